@@ -1,0 +1,1 @@
+//! What every milena client shares.

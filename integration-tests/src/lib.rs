@@ -1,0 +1,1 @@
+//! Suites that run on the in-process cluster and on real Kafka.

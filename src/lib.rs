@@ -1,0 +1,1 @@
+//! milena: the Kafka SDK for Rust.
