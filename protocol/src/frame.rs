@@ -8,9 +8,9 @@
 //! not know the broker yet must be able to read its answer (KIP-511).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
-use crate::ApiKey;
+use crate::{ApiKey, Request};
 
 /// Bytes of the length in front of every frame.
 pub const LENGTH_BYTES: usize = 4;
@@ -77,7 +77,7 @@ pub fn seal(buf: &mut BytesMut, more: usize) {
 /// # Errors
 /// [`FrameError::Encode`] when a field is set that `version` does not have.
 pub fn encode_body<R: Request>(request: &R, version: i16) -> Result<Bytes, FrameError> {
-    let fail = |reason: String| FrameError::Encode { api: ApiKey(R::KEY), version, reason };
+    let fail = |reason: String| FrameError::Encode { api: R::KEY, version, reason };
     let size = request.compute_size(version).map_err(|e| fail(e.to_string()))?;
     let mut buf = BytesMut::with_capacity(size);
     request.encode(&mut buf, version).map_err(|e| fail(e.to_string()))?;
@@ -89,7 +89,7 @@ pub fn encode_body<R: Request>(request: &R, version: i16) -> Result<Bytes, Frame
 /// # Errors
 /// [`FrameError::Decode`] when the bytes do not have the announced shape, or some are left over.
 pub fn decode_body<R: Request>(mut body: Bytes, version: i16) -> Result<R::Response, FrameError> {
-    let fail = |reason: String| FrameError::Decode { api: ApiKey(R::KEY), version, reason };
+    let fail = |reason: String| FrameError::Decode { api: R::KEY, version, reason };
     if R::Response::header_version(version) >= 1 {
         skip_tags(&mut body).ok_or_else(|| fail("the header's tagged fields are cut off".to_owned()))?;
     }

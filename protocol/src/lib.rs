@@ -6,10 +6,12 @@ pub mod fetch;
 pub mod frame;
 pub mod produce;
 pub mod records;
+mod request;
 mod versions;
 
 pub use api_key::ApiKey;
 pub use error_code::ErrorCode;
 pub use kafka_protocol::messages;
-pub use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, Request, StrBytes};
+pub use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, StrBytes};
+pub use request::Request;
 pub use versions::{ApiVersions, VersionRange};

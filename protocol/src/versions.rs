@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::messages::ApiVersionsResponse;
-use kafka_protocol::protocol::{Message, Request};
+use kafka_protocol::protocol::Message;
 
-use crate::ApiKey;
+use crate::{ApiKey, Request};
 
 /// A range of versions, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl ApiVersions {
 
     /// Like [`choose`](Self::choose), but never above `max`: for a request that needs an older shape (Fetch without topic ids).
     pub fn choose_at_most<R: Request>(&self, max: i16) -> Option<i16> {
-        let broker = self.range(ApiKey(R::KEY))?;
+        let broker = self.range(R::KEY)?;
         let ours = <R as Message>::VERSIONS;
         let version = broker.max.min(ours.max).min(max);
         (version >= broker.min && version >= ours.min).then_some(version)

@@ -1,0 +1,58 @@
+//! Which response belongs to which request.
+
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message};
+
+use crate::ApiKey;
+
+/// A request that a client can send.
+///
+/// The message crate has such a trait too, but only for those who can also decode requests; a client pays for that half in build
+/// time and never uses it.
+pub trait Request: Message + Encodable + HeaderVersion + Send + 'static {
+    /// The API's number.
+    const KEY: ApiKey;
+    /// What a broker answers.
+    type Response: Message + Decodable + HeaderVersion + Send + 'static;
+}
+
+macro_rules! requests {
+    ($($key:ident $request:ident $response:ident)*) => {
+        $(impl Request for $request {
+            const KEY: ApiKey = ApiKey::$key;
+            type Response = $response;
+        })*
+    };
+}
+
+requests! {
+    PRODUCE ProduceRequest ProduceResponse
+    FETCH FetchRequest FetchResponse
+    LIST_OFFSETS ListOffsetsRequest ListOffsetsResponse
+    METADATA MetadataRequest MetadataResponse
+    OFFSET_COMMIT OffsetCommitRequest OffsetCommitResponse
+    OFFSET_FETCH OffsetFetchRequest OffsetFetchResponse
+    FIND_COORDINATOR FindCoordinatorRequest FindCoordinatorResponse
+    JOIN_GROUP JoinGroupRequest JoinGroupResponse
+    HEARTBEAT HeartbeatRequest HeartbeatResponse
+    LEAVE_GROUP LeaveGroupRequest LeaveGroupResponse
+    SYNC_GROUP SyncGroupRequest SyncGroupResponse
+    DESCRIBE_GROUPS DescribeGroupsRequest DescribeGroupsResponse
+    LIST_GROUPS ListGroupsRequest ListGroupsResponse
+    API_VERSIONS ApiVersionsRequest ApiVersionsResponse
+    CREATE_TOPICS CreateTopicsRequest CreateTopicsResponse
+    DELETE_TOPICS DeleteTopicsRequest DeleteTopicsResponse
+    DELETE_RECORDS DeleteRecordsRequest DeleteRecordsResponse
+    INIT_PRODUCER_ID InitProducerIdRequest InitProducerIdResponse
+    OFFSET_FOR_LEADER_EPOCH OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse
+    ADD_PARTITIONS_TO_TXN AddPartitionsToTxnRequest AddPartitionsToTxnResponse
+    ADD_OFFSETS_TO_TXN AddOffsetsToTxnRequest AddOffsetsToTxnResponse
+    END_TXN EndTxnRequest EndTxnResponse
+    TXN_OFFSET_COMMIT TxnOffsetCommitRequest TxnOffsetCommitResponse
+    DESCRIBE_CONFIGS DescribeConfigsRequest DescribeConfigsResponse
+    CREATE_PARTITIONS CreatePartitionsRequest CreatePartitionsResponse
+    DELETE_GROUPS DeleteGroupsRequest DeleteGroupsResponse
+    INCREMENTAL_ALTER_CONFIGS IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse
+    DESCRIBE_CLUSTER DescribeClusterRequest DescribeClusterResponse
+    CONSUMER_GROUP_HEARTBEAT ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse
+}
