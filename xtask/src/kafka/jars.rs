@@ -1,0 +1,92 @@
+//! The jars of one Kafka release: resolved by Maven into `target/kafka/VERSION/libs`, once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::missing;
+use crate::{Result, say};
+
+/// The release that is started when nobody asks for another one.
+pub(crate) const DEFAULT_VERSION: &str = "4.3.0";
+
+/// The folder with every jar of that release, filled by Maven if it is not there yet.
+pub(crate) fn resolve(kafka_dir: &Path, version: &str) -> Result<PathBuf> {
+    let dir = kafka_dir.join(version);
+    let libs = dir.join("libs");
+    let pom = pom(version);
+    // The pom is written last, so it stands for a folder that is complete and still wanted.
+    let resolved = dir.join("resolved-pom.xml");
+    if fs::read_to_string(&resolved).is_ok_and(|text| text == pom) {
+        return Ok(libs);
+    }
+    missing::need_maven()?;
+    say(&format!("resolving the jars of Kafka {version} with Maven (once; about 130 MB)"));
+    let _ = fs::remove_dir_all(&libs);
+    fs::create_dir_all(&libs).map_err(|e| format!("cannot create {}: {e}", libs.display()))?;
+    let pom_path = dir.join("pom.xml");
+    fs::write(&pom_path, &pom).map_err(|e| format!("cannot write {}: {e}", pom_path.display()))?;
+    let status = Command::new("mvn")
+        .args(["--batch-mode", "--quiet", "--file"])
+        .arg(&pom_path)
+        .arg("dependency:copy-dependencies")
+        .arg(format!("-DoutputDirectory={}", libs.display()))
+        .arg("-DincludeScope=runtime")
+        .stdin(Stdio::null())
+        // Standard output is for results.
+        .stdout(std::io::stderr())
+        .status()
+        .map_err(|e| format!("cannot run mvn: {e}"))?;
+    if !status.success() {
+        return Err(format!(
+            "Maven could not resolve Kafka {version} (its messages are above). Is the release complete on Maven Central, and is the network there?"
+        ));
+    }
+    fs::write(&resolved, &pom).map_err(|e| format!("cannot write {}: {e}", resolved.display()))?;
+    Ok(libs)
+}
+
+/// Broker, command line tools and Streams. `kafka-tools-api` is left out because it is not published for every
+/// release and nothing here needs it; `log4j-slf4j-impl` is added because the broker is silent without a binder.
+fn pom(version: &str) -> String {
+    let without_tools_api = "<exclusions><exclusion><groupId>org.apache.kafka</groupId><artifactId>kafka-tools-api</artifactId></exclusion></exclusions>";
+    let mut dependencies = String::new();
+    for (group, artifact, version, extra) in [
+        ("org.apache.kafka", "kafka_2.13", version, without_tools_api),
+        ("org.apache.kafka", "kafka-tools", version, without_tools_api),
+        ("org.apache.kafka", "kafka-streams", version, ""),
+        ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4", ""),
+    ] {
+        dependencies.push_str(&format!(
+            "    <dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>{extra}</dependency>\n"
+        ));
+    }
+    format!(
+        r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>milena</groupId>
+  <artifactId>kafka-for-tests</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <build><pluginManagement><plugins><plugin>
+    <groupId>org.apache.maven.plugins</groupId><artifactId>maven-dependency-plugin</artifactId><version>3.8.1</version>
+  </plugin></plugins></pluginManagement></build>
+  <dependencies>
+{dependencies}  </dependencies>
+</project>
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pom_names_the_asked_release_and_the_log_binder() {
+        let pom = pom("3.9.1");
+        assert_eq!(pom.matches("<version>3.9.1</version>").count(), 3);
+        assert!(pom.contains("log4j-slf4j-impl"));
+        assert_eq!(pom.matches("kafka-tools-api").count(), 2, "excluded from both jars that ask for it");
+    }
+}
