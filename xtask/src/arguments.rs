@@ -22,6 +22,10 @@ impl Arguments {
         word.parse().map_err(|_| format!("{flag} {word}: that is not a value for it"))
     }
 
+    pub(crate) fn asks_for_help(&self) -> bool {
+        self.0.front().is_some_and(|word| matches!(word.as_str(), "help" | "--help" | "-h"))
+    }
+
     pub(crate) fn rest(self) -> impl Iterator<Item = String> {
         self.0.into_iter()
     }

@@ -5,13 +5,19 @@
 #![expect(clippy::disallowed_methods, reason = "a chore waits for real processes by the real clock")]
 
 mod arguments;
+mod check;
+mod ci;
 mod kafka;
 mod missing;
+mod steps;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
 
 use arguments::Arguments;
+use steps::{Cargo, Steps, Tally};
+use test::TestKafka;
 
 /// What went wrong, as the sentence that the user reads.
 type Result<T> = std::result::Result<T, String>;
@@ -19,12 +25,24 @@ type Result<T> = std::result::Result<T, String>;
 const HELP: &str = "\
 cargo xtask: one entry for every chore
 
-  kafka up|down|status|run   a real Apache Kafka cluster on this machine (cargo xtask kafka help)
+  check                      formatting, lints and documentation, with warnings denied
+  test [ARGUMENTS…]          every test, real Kafka included (needs a JDK from 17 on, and Maven)
+  ci                         both, within a budget of time: what must be green before a change is in
+  kafka up|down|status|run   a real Apache Kafka cluster on this machine
+
+Each of them explains itself:  cargo xtask test help
 ";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::of_this_program();
     let done = match arguments.next_word().as_deref() {
+        Some("check") => alone(arguments, check::HELP, || {
+            let mut steps = Steps::default();
+            check::run(&mut steps, &Cargo { locked: false })?;
+            steps.finish()
+        }),
+        Some("test") => all_tests(arguments),
+        Some("ci") => alone(arguments, ci::HELP, ci::run),
         Some("kafka") => kafka::main(arguments),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");
@@ -39,6 +57,35 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A chore that takes no arguments but `help`.
+fn alone(mut arguments: Arguments, help: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    if arguments.asks_for_help() {
+        print!("{help}");
+        return Ok(());
+    }
+    arguments.no_more(help)?;
+    run()
+}
+
+fn all_tests(arguments: Arguments) -> Result<()> {
+    if arguments.asks_for_help() {
+        print!("{}", test::HELP);
+        return Ok(());
+    }
+    let cargo = Cargo { locked: false };
+    let only: Vec<String> = arguments.rest().collect();
+    let kafka = TestKafka::start()?;
+    if !only.is_empty() {
+        return test::run_some(&cargo, &kafka, &only);
+    }
+    let mut steps = Steps::default();
+    let mut tally = Tally::default();
+    test::run(&mut steps, &cargo, &kafka, &mut tally);
+    drop(kafka);
+    println!("\n{}", tally.summary());
+    steps.finish()
 }
 
 /// Progress goes to standard error; standard output is for results.

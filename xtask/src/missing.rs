@@ -24,6 +24,11 @@ pub(crate) fn need_maven() -> Result<()> {
     need("mvn", "--version", "Maven resolves Kafka's jars.\nInstall it:  apt-get install -y maven")
 }
 
+/// `cargo fmt` and `cargo clippy` are components of a toolchain.
+pub(crate) fn need_component(program: &str, component: &str) -> Result<()> {
+    need(program, "--version", &format!("Install it:  rustup component add {component}"))
+}
+
 fn need(program: &str, argument: &str, hint: &str) -> Result<()> {
     let status =
         Command::new(program).arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

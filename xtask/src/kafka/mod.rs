@@ -126,6 +126,8 @@ pub(crate) struct Cluster {
     shape: Shape,
     base: u16,
     run_dir: PathBuf,
+    /// It was running before, so whoever asked for it does not own it.
+    pub(crate) was_running: bool,
 }
 
 impl Cluster {
@@ -168,6 +170,7 @@ impl Cluster {
             },
             base: value("port")?.parse().ok()?,
             run_dir: run_dir.to_owned(),
+            was_running: true,
         };
         cluster.nodes().iter().any(|node| node.alive().is_some()).then_some(cluster)
     }
@@ -219,10 +222,11 @@ pub(crate) fn up(wanted: &Wanted) -> Result<Cluster> {
     if let Some(running) = Cluster::recall(&run_dir) {
         if !wanted.accepts(&running) {
             return Err(format!(
-                "running on {}: {}, which is not what was asked for ({}). Stop it first:  cargo xtask kafka down",
+                "running on {}: {}, which is not what was asked for ({}{}). Stop it first:  cargo xtask kafka down",
                 running.bootstrap_servers(),
                 running.shape.describe(),
-                shape.describe()
+                shape.describe(),
+                wanted.port.map(|port| format!(" from port {port} on")).unwrap_or_default()
             ));
         }
         let dead: Vec<Node> = running.nodes().into_iter().filter(|node| node.alive().is_none()).collect();
@@ -244,7 +248,7 @@ pub(crate) fn up(wanted: &Wanted) -> Result<Cluster> {
     // Two worktrees that start a cluster at the same moment must not choose the same ports.
     let _ports = lock(&std::env::temp_dir().join("milena-xtask-kafka-ports.lock")).ok();
     let base = choose_ports(wanted.port, shape.brokers)?;
-    let cluster = Cluster { shape, base, run_dir };
+    let cluster = Cluster { shape, base, run_dir, was_running: false };
     say(&format!("starting {} on {}", cluster.shape.describe(), cluster.bootstrap_servers()));
     let _ = fs::remove_dir_all(&cluster.run_dir);
     format_storage(&cluster, &class_path)?;
@@ -439,7 +443,7 @@ mod tests {
     fn a_cluster_id_has_22_characters() {
         let shape = Wanted::default().shape().unwrap();
         for base in [9092, 11_072] {
-            let cluster = Cluster { shape: shape.clone(), base, run_dir: PathBuf::new() };
+            let cluster = Cluster { shape: shape.clone(), base, run_dir: PathBuf::new(), was_running: false };
             assert_eq!(cluster_id(&cluster).len(), 22);
         }
     }
@@ -447,7 +451,7 @@ mod tests {
     #[test]
     fn what_was_not_asked_for_is_taken_as_it_runs() {
         let shape = Wanted { brokers: Some(1), ..Wanted::default() }.shape().unwrap();
-        let running = Cluster { shape, base: 9092, run_dir: PathBuf::new() };
+        let running = Cluster { shape, base: 9092, run_dir: PathBuf::new(), was_running: true };
         assert!(Wanted::default().accepts(&running));
         assert!(!Wanted { brokers: Some(3), ..Wanted::default() }.accepts(&running));
         assert!(!Wanted { features: vec!["transaction.version=1".into()], ..Wanted::default() }.accepts(&running));

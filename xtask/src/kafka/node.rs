@@ -51,7 +51,7 @@ impl Node {
             .open(self.log())
             .map_err(|e| format!("cannot open {}: {e}", self.log().display()))?;
         let errors = log.try_clone().map_err(|e| format!("cannot share {}: {e}", self.log().display()))?;
-        let child = Command::new("java")
+        let mut child = Command::new("java")
             .args(shape.jvm_flags())
             .arg(format!("-Dlog4j2.configurationFile={}", log4j.display()))
             .arg(format!("-Dkafka.logs.dir={}", self.dir.display()))
@@ -65,7 +65,12 @@ impl Node {
             .spawn()
             .map_err(|e| format!("cannot start java: {e}"))?;
         fs::write(self.pid_file(), child.id().to_string())
-            .map_err(|e| format!("cannot write {}: {e}", self.pid_file().display()))
+            .map_err(|e| format!("cannot write {}: {e}", self.pid_file().display()))?;
+        // For a moment after the start the kernel shows an empty command line.
+        while self.alive().is_none() && matches!(child.try_wait(), Ok(None)) {
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// The pid of the running process. A pid file that a crash or a reboot left behind does not count, nor does

@@ -1,0 +1,93 @@
+//! `cargo xtask check`: what a reviewer should not have to look for.
+
+use std::fs;
+use std::path::Path;
+
+use crate::steps::{Cargo, Steps};
+use crate::{Result, missing, workspace};
+
+pub(crate) const HELP: &str = "\
+cargo xtask check: formatting, lints and documentation, with warnings denied
+
+  1. every file is formatted (cargo fmt --check)
+  2. every select! is biased (an unbiased one differs from run to run)
+  3. clippy on every target with default features
+  4. clippy on the libraries without default features
+  5. the documentation builds, private items included
+";
+
+/// Runs every check, also after one has failed.
+pub(crate) fn run(steps: &mut Steps, cargo: &Cargo) -> Result<()> {
+    missing::need_component("rustfmt", "rustfmt")?;
+    missing::need_component("cargo-clippy", "clippy")?;
+    steps.run("formatting", || cargo.run(["fmt", "--all", "--check"], &[]));
+    steps.run("every select! is biased", selects_are_biased);
+    steps.run("clippy", || cargo.run(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]));
+    steps.run("clippy without default features", || {
+        cargo.run(["clippy", "--workspace", "--no-default-features", "--", "-D", "warnings"], &[])
+    });
+    steps.run("documentation", || {
+        cargo.run(["doc", "--workspace", "--no-deps", "--document-private-items"], &[("RUSTDOCFLAGS", "-D warnings")])
+    });
+    Ok(())
+}
+
+/// Clippy cannot ban an unbiased `select!`, so this looks at the text.
+fn selects_are_biased() -> Result<()> {
+    let mut problems = Vec::new();
+    visit(workspace::root(), &mut |path, text| {
+        for line in unbiased_selects(text) {
+            problems.push(format!("{}:{line}: this select! does not start with `biased;`", path.display()));
+        }
+    })?;
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+}
+
+/// Calls `each` with every Rust file below `dir`, in the order of their names.
+fn visit(dir: &Path, each: &mut impl FnMut(&Path, &str)) -> Result<()> {
+    let mut entries: Vec<_> = fs::read_dir(dir)
+        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+        .map_err(|e| format!("cannot read {}: {e}", dir.display()))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() {
+            // Build output, hidden folders, and the benchmarks, whose order of events nobody replays.
+            if name != "target" && name != "bench" && !name.as_encoded_bytes().starts_with(b".") {
+                visit(&path, each)?;
+            }
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+            each(path.strip_prefix(workspace::root()).unwrap_or(&path), &text);
+        }
+    }
+    Ok(())
+}
+
+/// The line numbers of `select!` calls whose first word is not `biased;`.
+fn unbiased_selects(text: &str) -> Vec<usize> {
+    // In two parts, so that this file does not find itself.
+    let call = concat!("select", "! {");
+    text.match_indices(call)
+        .filter(|(at, _)| {
+            let line_start = text[..*at].rfind('\n').map_or(0, |n| n + 1);
+            !text[line_start..*at].contains("//") && !text[at + call.len()..].trim_start().starts_with("biased;")
+        })
+        .map(|(at, _)| text[..at].lines().count())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unbiased_select_is_found_and_a_comment_is_not() {
+        let call = concat!("tokio::select", "!");
+        let text = format!(
+            "fn f() {{\n    {call} {{\n        biased;\n    }}\n    {call} {{ x = y => {{}} }}\n    // {call} {{ z }}\n}}\n"
+        );
+        assert_eq!(unbiased_selects(&text), [5]);
+    }
+}

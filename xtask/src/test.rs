@@ -1,0 +1,114 @@
+//! `cargo xtask test`: every test, real Kafka included.
+
+use std::fs;
+
+use crate::kafka::{self, Wanted};
+use crate::steps::{Cargo, Steps, Tally};
+use crate::{Result, say, workspace};
+
+pub(crate) const HELP: &str = "\
+cargo xtask test [ARGUMENTS…]: every test, real Kafka included
+
+  Starts three brokers (or uses those that `kafka up` started, or those that KAFKA_BOOTSTRAP_SERVERS names), runs
+  `cargo test --workspace` and every example, and stops the brokers that it started, whatever happened.
+
+  Tests find Kafka in KAFKA_BOOTSTRAP_SERVERS. MILENA_REQUIRE_KAFKA=1, which is set here, makes a test that needs Kafka
+  fail without it; a plain `cargo test --workspace` says so in one line and goes on.
+
+  ARGUMENTS are handed to cargo test in place of --workspace, and then no example is run:
+    cargo xtask test -p milena-integration-tests --test word_count
+";
+
+/// The variable in which tests and examples find the brokers.
+const BOOTSTRAP: &str = "KAFKA_BOOTSTRAP_SERVERS";
+/// The variable that forbids a test to go without Kafka.
+const REQUIRE: &str = "MILENA_REQUIRE_KAFKA";
+
+/// Kafka for the tests, stopped again when this is dropped, unless somebody else started it.
+pub(crate) struct TestKafka {
+    bootstrap_servers: String,
+    ours: bool,
+}
+
+impl TestKafka {
+    pub(crate) fn start() -> Result<Self> {
+        match std::env::var(BOOTSTRAP) {
+            Ok(given) if !given.is_empty() => {
+                say(&format!("using the Kafka that {BOOTSTRAP} names: {given}"));
+                Ok(Self { bootstrap_servers: given, ours: false })
+            }
+            _ => match kafka::up(&Wanted { brokers: Some(3), ..Wanted::default() }) {
+                Ok(cluster) => Ok(Self { bootstrap_servers: cluster.bootstrap_servers(), ours: !cluster.was_running }),
+                Err(problem) => {
+                    // Half a cluster may be there.
+                    let _ = kafka::down();
+                    Err(problem)
+                }
+            },
+        }
+    }
+
+    fn environment(&self) -> [(&str, &str); 2] {
+        [(BOOTSTRAP, &self.bootstrap_servers), (REQUIRE, "1")]
+    }
+}
+
+impl Drop for TestKafka {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(problem) = kafka::down()
+        {
+            say(&format!("Kafka could not be stopped: {problem}"));
+        }
+    }
+}
+
+/// Every test of the workspace and every example.
+pub(crate) fn run(steps: &mut Steps, cargo: &Cargo, kafka: &TestKafka, tally: &mut Tally) {
+    steps.run("cargo test --workspace", || {
+        cargo.test(["test", "--workspace", "--no-fail-fast"], &kafka.environment(), tally)
+    });
+    for name in examples() {
+        // In the profile of the tests, so that nothing is compiled a third time.
+        let command = ["run", "--quiet", "--profile", "test", "--example", &name];
+        steps.run(&format!("example {name}"), || cargo.run(command, &[]));
+        if name == "word_count" {
+            steps.run("example word_count on real Kafka", || {
+                cargo.run(command.into_iter().chain(["--", "--bootstrap-servers", &kafka.bootstrap_servers]), &[])
+            });
+        }
+    }
+}
+
+/// Only what the command line asks for.
+pub(crate) fn run_some(cargo: &Cargo, kafka: &TestKafka, arguments: &[String]) -> Result<()> {
+    let all = ["test"].into_iter().chain(arguments.iter().map(String::as_str));
+    cargo.run(all, &kafka.environment())
+}
+
+/// Real processes, kills and freezes: the test targets whose names start with `storm`.
+pub(crate) fn storms(steps: &mut Steps, cargo: &Cargo, kafka: &TestKafka, tally: &mut Tally) {
+    let folder = workspace::root().join("integration-tests/tests");
+    if !names(&folder).iter().any(|name| name.starts_with("storm")) {
+        say("no storms yet");
+        return;
+    }
+    let arguments = ["test", "--package", "milena-integration-tests", "--features", "storms", "--test", "storm*"];
+    steps.run("storms", || cargo.test(arguments, &kafka.environment(), tally));
+}
+
+fn examples() -> Vec<String> {
+    names(&workspace::root().join("examples"))
+}
+
+/// The names, without their endings, of the Rust files in a folder, sorted; a folder that is not there has none.
+fn names(folder: &std::path::Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok()?.strip_suffix(".rs").map(str::to_owned))
+        .collect();
+    names.sort();
+    names
+}
