@@ -1,1 +1,8 @@
 //! Suites that run on the in-process cluster and on real Kafka.
+//!
+//! The suites are the files in `tests/`; this library holds what they share: where real Kafka is ([`real_kafka()`]), and
+//! names that no other test uses ([`unique`]).
+
+mod real_kafka;
+
+pub use real_kafka::{real_kafka, unique};

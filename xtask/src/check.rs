@@ -22,9 +22,11 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo) -> Result<()> {
     missing::need_component("cargo-clippy", "clippy")?;
     steps.run("formatting", || cargo.run(["fmt", "--all", "--check"], &[]));
     steps.run("every select! is biased", selects_are_biased);
-    steps.run("clippy", || cargo.run(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]));
+    steps.run("clippy", || {
+        cargo.run(["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"], &[])
+    });
     steps.run("clippy without default features", || {
-        cargo.run(["clippy", "--workspace", "--no-default-features", "--", "-D", "warnings"], &[])
+        cargo.run(["clippy", "--workspace", "--no-default-features", "--keep-going", "--", "-D", "warnings"], &[])
     });
     steps.run("documentation", || {
         cargo.run(["doc", "--workspace", "--no-deps", "--document-private-items"], &[("RUSTDOCFLAGS", "-D warnings")])

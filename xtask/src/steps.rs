@@ -2,6 +2,7 @@
 //! remembers what failed.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -94,11 +95,12 @@ impl Cargo {
 }
 
 pub(crate) fn succeed(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
+    let first = command.get_args().next().unwrap_or_default().to_string_lossy().into_owned();
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     match command.status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{program} ended with {status}")),
-        Err(problem) => Err(format!("cannot run {program}: {problem}")),
+        Ok(status) => Err(format!("{program} {first} ended with {status}")),
+        Err(problem) => Err(format!("cannot run {program} {first}: {problem}")),
     }
 }
 
