@@ -1,0 +1,187 @@
+//! LZ4 frames around the block codec of `lz4_flex`.
+//!
+//! ```text
+//! frame   04 22 4d 18 magic | flags | block size | [u64 content size] | [u32 dictionary] | header checksum | block … | 00000000 | [u32 content checksum]
+//! block   u32 little-endian size, highest bit set: stored as it is | bytes | [u32 block checksum]
+//! ```
+//! Written as Java does: independent blocks of 64 KiB, no checksums, no content size (`04 22 4d 18 60 40 82`). Java refuses frames
+//! whose blocks depend on one another; reading takes them too.
+//!
+//! The frame is our own code because that of `lz4_flex` allocates per batch and copies once more on the way in and out. Its xxHash
+//! checksums are skipped, not checked: the CRC32C of the batch covers the same bytes.
+
+use bytes::BytesMut;
+use lz4_flex::block;
+
+/// What is wrong with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Error {
+    TooLarge,
+    Broken(&'static str),
+}
+
+/// Hash tables that are used for every block: 8 KiB for blocks shorter than 64 KiB, 16 KiB for whole ones.
+#[derive(Default)]
+pub(super) struct Encoder {
+    small: Option<block::CompressTable>,
+    large: Option<block::CompressTable>,
+}
+
+/// Room that [`Encoder::compress`] wants for `len` bytes.
+pub(super) fn worst_case(len: usize) -> usize {
+    let blocks = len.div_ceil(BLOCK_BYTES);
+    // Every block but the one being compressed is at most as long as its input, since it is stored when it would be longer.
+    FRAME_HEADER.len() + len + blocks * BLOCK_HEADER_BYTES + block::get_maximum_output_size(BLOCK_BYTES) + END_BYTES
+}
+
+impl Encoder {
+    /// Writes one frame to the front of `out`, which has [`worst_case`] bytes, and returns its length.
+    pub(super) fn compress(&mut self, input: &[u8], out: &mut [u8]) -> Option<usize> {
+        let mut at = FRAME_HEADER.len();
+        out.get_mut(..at)?.copy_from_slice(&FRAME_HEADER);
+        for chunk in input.chunks(BLOCK_BYTES) {
+            // The small table cannot take a whole block, and clearing the large one costs short blocks twice as much.
+            let table = if chunk.len() < usize::from(u16::MAX) {
+                self.small.get_or_insert_with(block::CompressTable::small)
+            } else {
+                self.large.get_or_insert_with(block::CompressTable::large)
+            };
+            let body = at + BLOCK_HEADER_BYTES;
+            let written = block::compress_into_with_table(chunk, out.get_mut(body..)?, table).ok()?;
+            let (written, header) = if written < chunk.len() {
+                (written, written as u32)
+            } else {
+                out.get_mut(body..body + chunk.len())?.copy_from_slice(chunk);
+                (chunk.len(), chunk.len() as u32 | STORED)
+            };
+            out[at..body].copy_from_slice(&header.to_le_bytes());
+            at = body + written;
+        }
+        out.get_mut(at..at + END_BYTES)?.fill(0);
+        Some(at + END_BYTES)
+    }
+}
+
+/// A growable, initialised buffer with an upper limit.
+pub(super) struct Output<'a> {
+    buf: &'a mut BytesMut,
+    limit: usize,
+}
+
+impl<'a> Output<'a> {
+    pub(super) fn new(buf: &'a mut BytesMut, limit: usize) -> Self {
+        Self { buf, limit }
+    }
+
+    /// Makes the buffer at least `min(len, limit)` bytes long.
+    fn ensure(&mut self, len: usize) {
+        let len = len.min(self.limit);
+        if self.buf.len() < len {
+            self.buf.resize(len, 0);
+        }
+    }
+}
+
+/// Decompresses all frames of `input` and returns the bytes written.
+pub(super) fn decompress(input: &[u8], out: &mut Output<'_>) -> Result<usize, Error> {
+    let mut rest = input;
+    let mut written = 0;
+    loop {
+        written = decompress_frame(&mut rest, out, written)?;
+        if rest.is_empty() {
+            return Ok(written);
+        }
+    }
+}
+
+fn decompress_frame(rest: &mut &[u8], out: &mut Output<'_>, frame_start: usize) -> Result<usize, Error> {
+    let [magic @ .., flags, block_size] = take::<6>(rest)?;
+    if magic != FRAME_HEADER[..4] {
+        return Err(Error::Broken("it does not begin like an LZ4 frame"));
+    }
+    if flags >> 6 != 1 {
+        return Err(Error::Broken("the LZ4 frame has an unknown version"));
+    }
+    let max_block = match block_size >> 4 & 7 {
+        code @ 4..=7 => 1usize << (8 + 2 * code),
+        _ => return Err(Error::Broken("the LZ4 frame has an unknown block size")),
+    };
+    if flags & CONTENT_SIZE != 0 {
+        take::<8>(rest)?;
+    }
+    if flags & DICTIONARY != 0 {
+        return Err(Error::Broken("the LZ4 frame needs a dictionary"));
+    }
+    take::<1>(rest)?;
+
+    let mut at = frame_start;
+    loop {
+        let header = u32::from_le_bytes(take::<4>(rest)?);
+        if header == 0 {
+            break;
+        }
+        let len = (header & !STORED) as usize;
+        let (block, after) = rest.split_at_checked(len).ok_or(CUT)?;
+        *rest = after;
+        if flags & BLOCK_CHECKSUM != 0 {
+            take::<4>(rest)?;
+        }
+        at = if header & STORED != 0 {
+            if len > max_block {
+                return Err(Error::Broken("an LZ4 block is longer than its frame allows"));
+            }
+            let end = at + len;
+            if end > out.limit {
+                return Err(Error::TooLarge);
+            }
+            out.ensure(end);
+            out.buf[at..end].copy_from_slice(block);
+            end
+        } else {
+            // A byte of LZ4 stands for 255 bytes at most: a short block cannot ask for the whole block size.
+            let end = at + max_block.min(len.saturating_mul(255).saturating_add(64));
+            out.ensure(end);
+            let end = end.min(out.limit).max(at);
+            let (done, free) = out.buf[..end].split_at_mut(at);
+            let linked = flags & INDEPENDENT == 0;
+            let window = if linked { frame_start.max(at.saturating_sub(WINDOW_BYTES)) } else { at };
+            let result = if linked {
+                block::decompress_into_with_dict(block, free, &done[window..])
+            } else {
+                block::decompress_into(block, free)
+            };
+            match result {
+                Ok(written) => at + written,
+                Err(block::DecompressError::OutputTooSmall { .. }) if end == out.limit => return Err(Error::TooLarge),
+                Err(_) => return Err(Error::Broken("an LZ4 block is broken")),
+            }
+        };
+    }
+    if flags & CONTENT_CHECKSUM != 0 {
+        take::<4>(rest)?;
+    }
+    Ok(at)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Error> {
+    let (bytes, after) = rest.split_first_chunk::<N>().ok_or(CUT)?;
+    *rest = after;
+    Ok(*bytes)
+}
+
+const CUT: Error = Error::Broken("the LZ4 frame is cut off");
+
+const FRAME_HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
+const BLOCK_BYTES: usize = 64 * 1024;
+const BLOCK_HEADER_BYTES: usize = 4;
+const END_BYTES: usize = 4;
+/// How far back a block that depends on earlier ones may reach.
+const WINDOW_BYTES: usize = 64 * 1024;
+const STORED: u32 = 1 << 31;
+
+// Bits of the frame's flags.
+const DICTIONARY: u8 = 1;
+const CONTENT_CHECKSUM: u8 = 1 << 2;
+const CONTENT_SIZE: u8 = 1 << 3;
+const BLOCK_CHECKSUM: u8 = 1 << 4;
+const INDEPENDENT: u8 = 1 << 5;

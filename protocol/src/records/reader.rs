@@ -1,0 +1,467 @@
+//! The lazy reader: records as views into a batch, decoded when they are asked for, nothing allocated.
+
+use std::fmt;
+use std::iter::FusedIterator;
+
+use bytes::Bytes;
+
+use super::error::BatchError;
+use super::raw::RawBatch;
+use super::{Hidden, varint};
+
+/// A batch whose records can be read.
+///
+/// ```
+/// # use milena_protocol::records::*;
+/// # let mut builder = BatchBuilder::new(vec![0; 4096], 0);
+/// # builder.append(1, None, Some(b"one"), &[]).unwrap();
+/// # let mut sealed = builder.seal();
+/// # sealed.stamp(ProducerStamp::NONE);
+/// # let mut fetched = bytes::Bytes::copy_from_slice(sealed.bytes());
+/// let mut scratch = Scratch::new();
+/// while let Some(raw) = split_batch(&mut fetched)? {
+///     raw.verify_crc()?;
+///     let batch = raw.open(&mut scratch, 1 << 27)?;
+///     let mut cursor = batch.cursor();
+///     while let Some(record) = batch.next(&mut cursor)? {
+///         println!("{}: {:?}", record.offset, record.value);
+///     }
+/// }
+/// # Ok::<(), BatchError>(())
+/// ```
+#[derive(Clone)]
+pub struct Batch {
+    records: Bytes,
+    base_offset: i64,
+    last_offset_delta: u32,
+    count: u32,
+    base_timestamp: i64,
+    /// The timestamp of every record, when the broker has set it.
+    log_append_time: Option<i64>,
+    producer_id: i64,
+    leader_epoch: i32,
+    is_control: bool,
+    is_transactional: bool,
+}
+
+/// A place between two records of a batch. Begins before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cursor {
+    /// Where the next record begins.
+    at: u32,
+    /// How many records lie before it.
+    read: u32,
+}
+
+/// Where the parts of one record lie in its batch: 40 bytes that borrow nothing, and give a [`RecordView`] at any time.
+///
+/// For readers that find the next record in a loop and lend it afterwards, and for owned records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The record's offset.
+    pub offset: i64,
+    /// The record's timestamp in milliseconds.
+    pub timestamp: i64,
+    key: Span,
+    value: Span,
+    headers: Span,
+}
+
+/// A part of a record; `len` is -1 for null. For headers, `len` is their count, and they end with the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    at: u32,
+    len: i32,
+}
+
+/// A record, borrowed from its batch.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct RecordView<'a> {
+    /// The record's offset.
+    pub offset: i64,
+    /// Milliseconds since 1970: the producer's word, or the broker's with LogAppendTime. -1 for none.
+    pub timestamp: i64,
+    /// The key; null is not empty.
+    pub key: Option<&'a [u8]>,
+    /// The value; null (a tombstone in compacted topics) is not empty.
+    pub value: Option<&'a [u8]>,
+    /// The headers.
+    pub headers: Headers<'a>,
+}
+
+/// A record header. Kafka does not check that its key is UTF-8, and allows a key twice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value; null is not empty.
+    pub value: Option<&'a [u8]>,
+}
+
+/// What a control batch says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Control {
+    /// The producer's transaction was aborted.
+    Abort,
+    /// The producer's transaction was committed.
+    Commit,
+    /// Something that clients need not know (KRaft's own markers, or a later invention).
+    Other(i16),
+}
+
+impl Batch {
+    pub(super) fn new(raw: &RawBatch, records: Bytes) -> Result<Self, BatchError> {
+        let base_offset = raw.base_offset();
+        let fail = |reason| Err(BatchError::Malformed { base_offset, reason });
+        if records.len() > u32::MAX as usize {
+            return fail("it is longer than 4 GiB");
+        }
+        if raw.count() as usize > records.len() / MIN_RECORD_BYTES {
+            return fail("it announces more records than its bytes can hold");
+        }
+        Ok(Self {
+            records,
+            base_offset,
+            // Cannot be negative: checked when the raw batch was made.
+            last_offset_delta: (raw.last_offset() - base_offset) as u32,
+            count: raw.count(),
+            base_timestamp: raw.base_timestamp(),
+            log_append_time: raw.is_log_append_time().then(|| raw.max_timestamp()),
+            producer_id: raw.producer_id(),
+            leader_epoch: raw.leader_epoch(),
+            is_control: raw.is_control(),
+            is_transactional: raw.is_transactional(),
+        })
+    }
+
+    /// A cursor before the first record.
+    pub fn cursor(&self) -> Cursor {
+        Cursor::default()
+    }
+
+    /// The next record, or `None` behind the last. The cursor moves behind it, and stays where it was on an error.
+    ///
+    /// # Errors
+    /// [`BatchError::Malformed`] when the bytes are not the records that the header announces.
+    #[inline]
+    pub fn next<'a>(&'a self, cursor: &mut Cursor) -> Result<Option<RecordView<'a>>, BatchError> {
+        match self.next_place(cursor)? {
+            Some(place) => Ok(Some(self.view(place))),
+            None => Ok(None),
+        }
+    }
+
+    /// Like [`next`](Self::next), but gives the record's place.
+    ///
+    /// # Errors
+    /// [`BatchError::Malformed`] when the bytes are not the records that the header announces.
+    #[inline]
+    pub fn next_place(&self, cursor: &mut Cursor) -> Result<Option<Place>, BatchError> {
+        if cursor.read == self.count {
+            return if cursor.at as usize == self.records.len() {
+                Ok(None)
+            } else {
+                Err(self.malformed("bytes are left behind its last record"))
+            };
+        }
+        match self.decode(cursor.at as usize) {
+            Ok((place, end)) => {
+                *cursor = Cursor { at: end as u32, read: cursor.read + 1 };
+                Ok(Some(place))
+            }
+            Err(reason) => Err(self.malformed(reason)),
+        }
+    }
+
+    /// The record at a place that this batch gave.
+    ///
+    /// # Panics
+    /// May panic, or give other bytes of the batch, for a place of another batch.
+    #[inline]
+    pub fn view(&self, place: Place) -> RecordView<'_> {
+        let bytes = &self.records[..];
+        RecordView {
+            offset: place.offset,
+            timestamp: place.timestamp,
+            key: place.key.of(bytes),
+            value: place.value.of(bytes),
+            headers: match place.headers.len {
+                0 => Headers { count: 0, bytes: &[] },
+                // The bytes behind the last header are not touched: the count was checked against them.
+                count => Headers { count: count as u32, bytes: &bytes[place.headers.at as usize..] },
+            },
+        }
+    }
+
+    /// What a control batch says: `None` if the batch is none, or has no record left.
+    ///
+    /// # Errors
+    /// [`BatchError::Malformed`] when its record cannot be read.
+    pub fn control(&self) -> Result<Option<Control>, BatchError> {
+        if !self.is_control {
+            return Ok(None);
+        }
+        let Some(record) = self.next(&mut self.cursor())? else { return Ok(None) };
+        // key: i16 version, i16 type. Fields that later versions add come behind these.
+        match record.key {
+            Some(&[_, _, high, low, ..]) => Ok(Some(match i16::from_be_bytes([high, low]) {
+                0 => Control::Abort,
+                1 => Control::Commit,
+                other => Control::Other(other),
+            })),
+            _ => Err(self.malformed("the key of its control record is too short")),
+        }
+    }
+
+    /// The offset of the first record, as it was when the batch was written.
+    pub fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    /// The offset of the last record, whether it is still there or not.
+    pub fn last_offset(&self) -> i64 {
+        self.base_offset + i64::from(self.last_offset_delta)
+    }
+
+    /// Where reading goes on behind this batch.
+    pub fn next_offset(&self) -> i64 {
+        self.last_offset() + 1
+    }
+
+    /// Records in the batch.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The producer's id, -1 for none.
+    pub fn producer_id(&self) -> i64 {
+        self.producer_id
+    }
+
+    /// The epoch of the leader that wrote the batch, -1 if unknown.
+    pub fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
+    }
+
+    /// Whether the batch holds a marker of the broker instead of a user's records.
+    pub fn is_control(&self) -> bool {
+        self.is_control
+    }
+
+    /// Whether the batch belongs to a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.is_transactional
+    }
+
+    /// Whether the records' timestamps are the broker's.
+    pub fn is_log_append_time(&self) -> bool {
+        self.log_append_time.is_some()
+    }
+
+    /// The bytes that all views borrow from: for those who want a counted slice of a key or value (`Bytes::slice_ref`).
+    pub fn owner(&self) -> &Bytes {
+        &self.records
+    }
+
+    /// Decodes the record that begins at `start`, and says where it ends.
+    #[inline]
+    fn decode(&self, start: usize) -> Result<(Place, usize), &'static str> {
+        let mut at = start;
+        let len = varint::get32(&self.records, &mut at).ok_or(CUT)?;
+        let len = usize::try_from(len).map_err(|_| "a record's length is negative")?;
+        let end = at.checked_add(len).filter(|end| *end <= self.records.len()).ok_or(CUT)?;
+        // From here on nothing can be read behind the record.
+        let bytes = &self.records[..end];
+
+        at += ATTRIBUTES_BYTES;
+        let timestamp_delta = varint::get64(bytes, &mut at).ok_or(SHORT)?;
+        let offset_delta = varint::get32(bytes, &mut at).ok_or(SHORT)?;
+        if offset_delta as u32 > self.last_offset_delta {
+            return Err("a record's offset lies outside its batch");
+        }
+        let key = Span::read(bytes, &mut at)?;
+        let value = Span::read(bytes, &mut at)?;
+        let count = varint::get32(bytes, &mut at).ok_or(SHORT)?;
+        let headers = Span { at: at as u32, len: count };
+        if count != 0 {
+            at = check_headers(bytes, at, count)?;
+        }
+        if at != end {
+            return Err("bytes are left behind the last field of a record");
+        }
+        let place = Place {
+            offset: self.base_offset + i64::from(offset_delta),
+            timestamp: self.log_append_time.unwrap_or(self.base_timestamp.wrapping_add(timestamp_delta)),
+            key,
+            value,
+            headers,
+        };
+        Ok((place, end))
+    }
+
+    #[cold]
+    fn malformed(&self, reason: &'static str) -> BatchError {
+        BatchError::Malformed { base_offset: self.base_offset, reason }
+    }
+}
+
+impl Span {
+    /// Reads a nullable field: its length, then its bytes.
+    #[inline]
+    fn read(bytes: &[u8], at: &mut usize) -> Result<Self, &'static str> {
+        let len = varint::get32(bytes, at).ok_or(SHORT)?;
+        let span = Self { at: *at as u32, len };
+        if len < 0 {
+            return if len == -1 { Ok(span) } else { Err("a record's key or value has a negative length") };
+        }
+        *at += len as usize;
+        if *at > bytes.len() {
+            return Err(SHORT);
+        }
+        Ok(span)
+    }
+
+    #[inline]
+    fn of(self, bytes: &[u8]) -> Option<&[u8]> {
+        if self.len < 0 {
+            return None;
+        }
+        let at = self.at as usize;
+        Some(&bytes[at..at + self.len as usize])
+    }
+}
+
+/// Walks over `count` headers and says where they end, so that iterating over them later cannot fail.
+fn check_headers(bytes: &[u8], start: usize, count: i32) -> Result<usize, &'static str> {
+    let count = usize::try_from(count).map_err(|_| "a record's header count is negative")?;
+    if count > (bytes.len() - start) / MIN_HEADER_BYTES {
+        return Err("a record announces more headers than its bytes can hold");
+    }
+    let mut at = start;
+    for _ in 0..count {
+        if Span::read(bytes, &mut at)?.len < 0 {
+            return Err("a header's key is null");
+        }
+        Span::read(bytes, &mut at)?;
+    }
+    Ok(at)
+}
+
+/// The headers of a record, in the order in which they were written, duplicates included.
+#[derive(Clone, Copy)]
+pub struct Headers<'a> {
+    count: u32,
+    bytes: &'a [u8],
+}
+
+impl<'a> Headers<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> HeadersIter<'a> {
+        HeadersIter { left: self.count, bytes: self.bytes, at: 0 }
+    }
+
+    /// The last header with this key, which is the one that counts where a key may stand once (Java's `lastHeader`).
+    pub fn last(&self, key: impl AsRef<[u8]>) -> Option<Header<'a>> {
+        let key = key.as_ref();
+        self.iter().filter(|header| header.key == key).last()
+    }
+}
+
+impl<'a> IntoIterator for Headers<'a> {
+    type Item = Header<'a>;
+    type IntoIter = HeadersIter<'a>;
+
+    fn into_iter(self) -> HeadersIter<'a> {
+        self.iter()
+    }
+}
+
+/// Iterates over [`Headers`].
+#[derive(Clone)]
+pub struct HeadersIter<'a> {
+    left: u32,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for HeadersIter<'a> {
+    type Item = Header<'a>;
+
+    fn next(&mut self) -> Option<Header<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        // `check_headers` has walked here before, so none of these is `None`.
+        let key = Span::read(self.bytes, &mut self.at).ok()?.of(self.bytes)?;
+        let value = Span::read(self.bytes, &mut self.at).ok()?.of(self.bytes);
+        Some(Header { key, value })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for HeadersIter<'_> {}
+impl FusedIterator for HeadersIter<'_> {}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("base_offset", &self.base_offset)
+            .field("last_offset", &self.last_offset())
+            .field("count", &self.count)
+            .field("records", &Hidden(self.records.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RecordView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordView")
+            .field("offset", &self.offset)
+            .field("timestamp", &self.timestamp)
+            .field("key", &self.key.map(|key| Hidden(key.len())))
+            .field("value", &self.value.map(|value| Hidden(value.len())))
+            .field("headers", &self.headers)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={:?}", self.key.escape_ascii(), self.value.map(|value| Hidden(value.len())))
+    }
+}
+
+impl fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl fmt::Debug for HeadersIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+const ATTRIBUTES_BYTES: usize = 1;
+
+/// Length, attributes, timestamp, offset, null key, null value, no headers: a byte each.
+const MIN_RECORD_BYTES: usize = 7;
+/// An empty key and a null value: a byte each.
+const MIN_HEADER_BYTES: usize = 2;
+
+const CUT: &str = "a record is cut off";
+const SHORT: &str = "a record is shorter than its fields";

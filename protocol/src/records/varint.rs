@@ -1,0 +1,141 @@
+//! Zig-zag varints, as the records inside a batch use them.
+//!
+//! Written through one slice of exact length: whoever writes has computed the length before (`size_*`), so there is one place to be
+//! wrong, and a debug assertion of the builder watches it.
+
+/// Maps small negative numbers to small positive ones: 0, -1, 1, -2 … become 0, 1, 2, 3 …
+#[inline]
+pub(crate) const fn zigzag32(value: i32) -> u32 {
+    ((value << 1) ^ (value >> 31)) as u32
+}
+
+/// [`zigzag32`] for 64 bits.
+#[inline]
+pub(crate) const fn zigzag64(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+/// Bytes of a signed 32-bit varint: 1 to 5.
+#[inline]
+pub(crate) const fn size32(value: i32) -> usize {
+    // ceil(bits / 7) without a division: (9 × floor(log2) + 73) / 64 is exact for 0 <= log2 < 64.
+    let log2 = 31 - (zigzag32(value) | 1).leading_zeros() as usize;
+    (9 * log2 + 73) / 64
+}
+
+/// Bytes of a signed 64-bit varint: 1 to 10.
+#[inline]
+pub(crate) const fn size64(value: i64) -> usize {
+    let log2 = 63 - (zigzag64(value) | 1).leading_zeros() as usize;
+    (9 * log2 + 73) / 64
+}
+
+/// Writes a signed varint at `*at`, which moves behind it.
+///
+/// # Panics
+/// If `out` ends before the varint does.
+#[inline]
+pub(crate) fn put32(out: &mut [u8], at: &mut usize, value: i32) {
+    let mut rest = zigzag32(value);
+    while rest >= 0x80 {
+        out[*at] = rest as u8 | 0x80;
+        *at += 1;
+        rest >>= 7;
+    }
+    out[*at] = rest as u8;
+    *at += 1;
+}
+
+/// [`put32`] for 64 bits.
+///
+/// # Panics
+/// If `out` ends before the varint does.
+#[inline]
+pub(crate) fn put64(out: &mut [u8], at: &mut usize, value: i64) {
+    let mut rest = zigzag64(value);
+    while rest >= 0x80 {
+        out[*at] = rest as u8 | 0x80;
+        *at += 1;
+        rest >>= 7;
+    }
+    out[*at] = rest as u8;
+    *at += 1;
+}
+
+/// Reads a signed 32-bit varint at `*at`, which moves behind it; `None` if the bytes end first or the number has more than 32 bits.
+#[inline]
+pub(crate) fn get32(bytes: &[u8], at: &mut usize) -> Option<i32> {
+    let first = *bytes.get(*at)?;
+    if first < 0x80 {
+        *at += 1;
+        let raw = u32::from(first);
+        return Some((raw >> 1) as i32 ^ -((raw & 1) as i32));
+    }
+    let raw = u32::try_from(raw64(bytes, at)?).ok()?;
+    Some((raw >> 1) as i32 ^ -((raw & 1) as i32))
+}
+
+/// Reads a signed 64-bit varint at `*at`, which moves behind it; `None` if the bytes end first or the number has more than 64 bits.
+#[inline]
+pub(crate) fn get64(bytes: &[u8], at: &mut usize) -> Option<i64> {
+    let raw = raw64(bytes, at)?;
+    Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
+}
+
+#[inline]
+fn raw64(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0u64;
+    let mut shift = 0;
+    loop {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        // The tenth byte holds the 64th bit and nothing else.
+        if shift == 63 && byte > 1 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+        shift += 7;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every power of two and its neighbours, of both signs.
+    fn edges() -> impl Iterator<Item = i64> {
+        (0..64).flat_map(|bit| [-1i64, 0, 1].map(|d| (1i64 << bit).wrapping_add(d))).flat_map(|v| [v, v.wrapping_neg()])
+    }
+
+    #[test]
+    fn what_is_written_has_the_computed_length_and_is_read_back() {
+        for value in edges() {
+            let mut out = [0; 10];
+            let mut at = 0;
+            put64(&mut out, &mut at, value);
+            assert_eq!(at, size64(value), "{value}");
+            let mut read = 0;
+            assert_eq!(get64(&out[..at], &mut read), Some(value));
+            assert_eq!(read, at);
+            for cut in 0..at {
+                assert_eq!(get64(&out[..cut], &mut 0), None);
+            }
+            let Ok(value) = i32::try_from(value) else { continue };
+            let mut at = 0;
+            put32(&mut out, &mut at, value);
+            assert_eq!(at, size32(value), "{value}");
+            assert_eq!(get32(&out[..at], &mut 0), Some(value));
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_too_long_are_refused() {
+        assert_eq!(get32(&[0xff, 0xff, 0xff, 0xff, 0x0f], &mut 0), Some(i32::MIN));
+        assert_eq!(get32(&[0xff, 0xff, 0xff, 0xff, 0x1f], &mut 0), None);
+        assert_eq!(get32(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0], &mut 0), None);
+        assert_eq!(get64(&[0xff; 10], &mut 0), None);
+    }
+}
