@@ -8,7 +8,7 @@
 //! not know the broker yet must be able to read its answer (KIP-511).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
 use crate::{ApiKey, Request};
 

@@ -14,6 +14,9 @@ pub trait Request: Message + Encodable + HeaderVersion + Send + 'static {
     const KEY: ApiKey;
     /// What a broker answers.
     type Response: Message + Decodable + HeaderVersion + Send + 'static;
+
+    /// For how long the broker asks the client to keep still (KIP-219), in milliseconds; 0 where an API has no such field.
+    fn throttle_time_ms(response: &Self::Response) -> i32;
 }
 
 macro_rules! requests {
@@ -21,6 +24,10 @@ macro_rules! requests {
         $(impl Request for $request {
             const KEY: ApiKey = ApiKey::$key;
             type Response = $response;
+
+            fn throttle_time_ms(response: &$response) -> i32 {
+                response.throttle_time_ms
+            }
         })*
     };
 }

@@ -1,0 +1,233 @@
+//! One shared connection as a `tower::Service<Call>`: requests from many tasks, pipelined, each with a deadline.
+//!
+//! Behind it stands one task for as long as its owner lives. It connects when the first call comes, fails every waiting call when
+//! the connection is lost (their fate is then unknown) and connects again with the next call. A caller who goes away leaves its
+//! request to be answered and forgotten: nobody else's request is disturbed.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use milena_protocol::{ApiKey, ApiVersions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tower::Service;
+
+use super::in_flight::RequestId;
+use super::wire::Wire;
+use crate::{Error, ErrorKind};
+
+/// Encodes a request once the broker's versions are known.
+pub type Encode = Box<dyn FnOnce(&ApiVersions) -> Result<Encoded, Error> + Send>;
+
+/// A request as it goes onto the wire.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The version.
+    pub version: i16,
+    /// Whether its header carries tags.
+    pub flexible: bool,
+    /// The message.
+    pub body: Bytes,
+}
+
+/// A request to one broker. Layers see its API and deadline; its bytes exist once a connection has told its versions.
+pub struct Call {
+    /// The API.
+    pub api: ApiKey,
+    /// When the answer is due.
+    pub deadline: Instant,
+    /// Makes the bytes.
+    pub encode: Encode,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("api", &self.api).field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// The answer to a [`Call`].
+#[derive(Debug)]
+pub struct Answer {
+    /// The version of the request, in which the answer is written.
+    pub version: i16,
+    /// Header tags, if any, and the message.
+    pub body: Bytes,
+}
+
+/// A handle to a connection's task.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    calls: mpsc::UnboundedSender<Queued>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queued {
+    call: Call,
+    reply: oneshot::Sender<Result<Answer, Error>>,
+}
+
+pub(crate) fn channel() -> (Connection, mpsc::UnboundedReceiver<Queued>) {
+    // Unbounded, because each caller waits for its answer: what is queued is bounded by the callers.
+    let (calls, queue) = mpsc::unbounded_channel();
+    (Connection { calls }, queue)
+}
+
+impl Service<Call> for Connection {
+    type Response = Answer;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.calls.send(Queued { call, reply });
+        Box::pin(async move {
+            sent.map_err(|_| closed())?;
+            answer.await.unwrap_or_else(|_| Err(closed()))
+        })
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the client has been closed.")
+}
+
+/// What the task needs from the world.
+pub(crate) trait Connect: Send + 'static {
+    /// A ready wire, after the broker's reconnect back-off.
+    fn connect(&mut self) -> impl Future<Output = Result<Wire, Error>> + Send;
+    /// A timer.
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<tokio::time::Sleep>>;
+    /// The time.
+    fn now(&self) -> Instant;
+}
+
+/// The task of one connection.
+pub(crate) async fn run(mut connect: impl Connect, mut queue: mpsc::UnboundedReceiver<Queued>) {
+    let mut first = None;
+    loop {
+        let Some(queued) = (match first.take() {
+            Some(queued) => Some(queued),
+            None => queue.recv().await,
+        }) else {
+            return;
+        };
+        if queued.reply.is_closed() {
+            continue;
+        }
+        match connect.connect().await {
+            Ok(wire) => {
+                let mut driver = Driver { wire, replies: VecDeque::new() };
+                driver.submit(queued);
+                match driver.run(&connect, &mut queue).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::debug!(%error, "connection lost");
+                        driver.fail_all(&error);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "connection failed");
+                let _ = queued.reply.send(Err(error.clone()));
+                // Who came meanwhile hears it at once: their retry, with its back-off, is theirs.
+                while let Ok(queued) = queue.try_recv() {
+                    let _ = queued.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+struct Driver {
+    wire: Wire,
+    replies: VecDeque<(RequestId, i16, oneshot::Sender<Result<Answer, Error>>)>,
+}
+
+impl Driver {
+    fn submit(&mut self, Queued { call, reply }: Queued) {
+        if reply.is_closed() {
+            return;
+        }
+        match (call.encode)(self.wire.versions()) {
+            Ok(Encoded { version, flexible, body }) => {
+                let id = self.wire.submit(call.api, version, flexible, [body], call.deadline);
+                self.replies.push_back((id, version, reply));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error.with_broker(self.wire.broker_id())));
+            }
+        }
+    }
+
+    /// Runs until the queue ends (`Ok`) or the connection does (`Err`).
+    async fn run(&mut self, connect: &impl Connect, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Result<(), Error> {
+        loop {
+            let deadline = self.wire.next_deadline();
+            let mut timer = deadline.map(|deadline| connect.sleep_until(deadline));
+            let event = poll_fn(|cx| self.poll(cx, queue, timer.as_mut())).await;
+            match event {
+                Event::Call(queued) => self.submit(queued),
+                Event::QueueEnded => return Ok(()),
+                Event::Answered => {}
+                Event::Failed(error) => return Err(error),
+                Event::Late => self.wire.expire(connect.now())?,
+            }
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        queue: &mut mpsc::UnboundedReceiver<Queued>,
+        timer: Option<&mut Pin<Box<tokio::time::Sleep>>>,
+    ) -> Poll<Event> {
+        match queue.poll_recv(cx) {
+            Poll::Ready(Some(queued)) => return Poll::Ready(Event::Call(queued)),
+            Poll::Ready(None) => return Poll::Ready(Event::QueueEnded),
+            Poll::Pending => {}
+        }
+        if let Poll::Ready(Err(error)) = self.wire.poll_flush(cx) {
+            return Poll::Ready(Event::Failed(error));
+        }
+        match self.wire.poll_response(cx) {
+            Poll::Ready(Ok((id, body))) => return Poll::Ready(self.answer(id, body)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Event::Failed(error)),
+            Poll::Pending => {}
+        }
+        match timer.map(|timer| timer.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Event::Late),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn answer(&mut self, id: RequestId, body: Bytes) -> Event {
+        if let Some((expected, version, reply)) = self.replies.pop_front() {
+            debug_assert_eq!(expected, id, "the wire has checked the order already");
+            let _ = reply.send(Ok(Answer { version, body }));
+        }
+        Event::Answered
+    }
+
+    fn fail_all(&mut self, error: &Error) {
+        for (_, _, reply) in self.replies.drain(..) {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+}
+
+enum Event {
+    Call(Queued),
+    QueueEnded,
+    Answered,
+    Failed(Error),
+    Late,
+}

@@ -1,0 +1,103 @@
+//! Asks brokers for metadata: the one task that changes the picture.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use milena_protocol::StrBytes;
+use milena_protocol::messages::metadata_request::MetadataRequestTopic;
+use milena_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+
+use super::machine::Poll;
+use crate::core::Core;
+use crate::link::{Link, Target};
+use crate::{Error, ErrorKind, Lane};
+
+/// One broker gets this long before the next one is asked, so that a frozen broker costs seconds and not a request time-out.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs until the client closes.
+pub(crate) async fn run(core: Arc<Core>, link: Link) {
+    let mut rng = core.rng("metadata");
+    loop {
+        let now = core.spawner.now();
+        let poll = core.machine().poll(now);
+        match poll {
+            Poll::Ask(topics) => {
+                let result = ask(&core, &link, &topics, &mut rng).await;
+                let now = core.spawner.now();
+                match result {
+                    Ok(response) => {
+                        let changed = core.on_metadata(&response);
+                        // A question about a topic that is not there yet has not been settled, though the picture may have changed.
+                        let settled = response.topics.iter().all(|topic| topic.error_code == 0);
+                        core.machine().on_answer(now, changed && settled, &mut rng);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "no broker answered for metadata");
+                        core.on_metadata_failed(error);
+                        core.machine().on_failure(now, &mut rng);
+                    }
+                }
+                core.refreshed.send_modify(|count| *count += 1);
+            }
+            Poll::WaitUntil(at) => {
+                let timer = core.spawner.sleep_until(at);
+                tokio::select! {
+                    biased;
+                    () = core.metadata_wanted.notified() => {}
+                    () = timer => {}
+                }
+            }
+            Poll::WaitForAnswer => core.metadata_wanted.notified().await,
+        }
+    }
+}
+
+/// Asks one broker after the other until one answers.
+async fn ask(
+    core: &Core,
+    link: &Link,
+    topics: &[Arc<str>],
+    rng: &mut fastrand::Rng,
+) -> Result<MetadataResponse, Error> {
+    let request = MetadataRequest::default()
+        .with_allow_auto_topic_creation(core.config.allow_auto_create_topics)
+        .with_topics(Some(
+            topics
+                .iter()
+                .map(|topic| {
+                    let name = TopicName(StrBytes::from_string(topic.to_string()));
+                    MetadataRequestTopic::default().with_name(Some(name))
+                })
+                .collect(),
+        ));
+    let mut last = None;
+    for broker in candidates(core, rng) {
+        match link.send(Target::Broker(broker), Lane::Rest, request.clone(), PATIENCE).await {
+            Ok(response) if response.brokers.is_empty() => {
+                last = Some(
+                    Error::new(ErrorKind::Malformed, "the broker knows of no broker, not even itself: it is starting.")
+                        .with_broker(broker),
+                );
+            }
+            Ok(response) => return Ok(response),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last
+        .unwrap_or_else(|| Error::new(ErrorKind::Config, "there is no bootstrap server to ask: give at least one.")))
+}
+
+/// Brokers in the order to ask them: those that answer, then those that did not, then the bootstrap servers, for a cluster whose
+/// brokers have all moved (KIP-899).
+fn candidates(core: &Core, rng: &mut fastrand::Rng) -> Vec<i32> {
+    let metadata = core.metadata.load();
+    let mut known: Vec<i32> = metadata.brokers.keys().copied().collect();
+    if !known.is_empty() {
+        let start = rng.usize(..known.len());
+        known.rotate_left(start);
+    }
+    known.sort_by_key(|broker| core.pool.failures(*broker));
+    known.extend(core.bootstrap_ids());
+    known
+}
