@@ -213,7 +213,8 @@ mod tests {
     fn an_owned_record_lends_the_same_view_with_few_and_with_many_headers() {
         for headers in [0, 1, 8, 9, 30] {
             let mut record = OwnedRecord::to("t").key("k").value("v");
-            record.headers = (0..headers).map(|n| (Bytes::from(format!("h{n}")), (n % 2 == 0).then(Bytes::new))).collect();
+            record.headers =
+                (0..headers).map(|n| (Bytes::from(format!("h{n}")), (n % 2 == 0).then(Bytes::new))).collect();
             record.with_view(|view| {
                 assert_eq!((view.topic, view.key, view.value), ("t", Some(&b"k"[..]), Some(&b"v"[..])));
                 assert_eq!(view.headers.len(), headers);

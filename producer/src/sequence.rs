@@ -198,7 +198,14 @@ impl<B> Window<B> {
 
     /// Gives a new batch its place in the sequence, after [`Next::Admit`]. It counts as being prepared. `identity` is the producer's
     /// and is used once, when the partition has none.
-    pub(crate) fn admit(&mut self, count: u32, deadline: Instant, identity: Option<Identity>, now: Instant, batch: B) -> (u64, Stamp) {
+    pub(crate) fn admit(
+        &mut self,
+        count: u32,
+        deadline: Instant,
+        identity: Option<Identity>,
+        now: Instant,
+        batch: B,
+    ) -> (u64, Stamp) {
         if self.identity.is_none() {
             self.identity = identity;
         }
@@ -208,7 +215,8 @@ impl<B> Window<B> {
         let number = self.next_number;
         self.next_number += 1;
         let sequence = self.take_sequence(count);
-        let slot = Slot { number, sequence, count, deadline, attempt: 0, state: State::Preparing, unknown: false, batch };
+        let slot =
+            Slot { number, sequence, count, deadline, attempt: 0, state: State::Preparing, unknown: false, batch };
         let stamp = self.stamp(slot.sequence);
         self.slots.push_back(slot);
         (number, stamp)
@@ -264,7 +272,13 @@ impl<B> Window<B> {
     }
 
     /// A broker has answered an attempt.
-    pub(crate) fn on_answer(&mut self, ticket: Ticket, code: ErrorCode, now: Instant, rng: &mut fastrand::Rng) -> Answer<B> {
+    pub(crate) fn on_answer(
+        &mut self,
+        ticket: Ticket,
+        code: ErrorCode,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Answer<B> {
         let Some((index, current)) = self.current(ticket) else { return Answer::Ignored };
         let meaning = meaning(code, self.idempotent);
         if meaning == Meaning::Written {
@@ -434,8 +448,16 @@ impl<B> Window<B> {
         for (place, (count, batch)) in parts.into_iter().enumerate() {
             let number = self.next_number;
             self.next_number += 1;
-            let slot =
-                Slot { number, sequence, count, deadline: whole.deadline, attempt: 0, state: State::Unstamped, unknown: false, batch };
+            let slot = Slot {
+                number,
+                sequence,
+                count,
+                deadline: whole.deadline,
+                attempt: 0,
+                state: State::Unstamped,
+                unknown: false,
+                batch,
+            };
             if self.idempotent {
                 sequence = sequence_after(sequence, count);
             }
@@ -454,11 +476,15 @@ fn sequence_after(sequence: i32, count: u32) -> i32 {
 enum Meaning {
     Written,
     /// It may be sent again. `refused`: this attempt has certainly not been appended.
-    Again { refused: bool },
+    Again {
+        refused: bool,
+    },
     /// The broker's idea of the sequence is another one. Always checked before the append.
     SequenceBroken,
     TooLarge,
-    Failed { refused: bool },
+    Failed {
+        refused: bool,
+    },
 }
 
 fn meaning(code: ErrorCode, idempotent: bool) -> Meaning {

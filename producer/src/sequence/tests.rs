@@ -22,7 +22,13 @@ fn start() -> Instant {
 
 impl Flow {
     fn new() -> Self {
-        Self { window: Window::new(true, 5), now: start(), rng: fastrand::Rng::with_seed(1), stamps: BTreeMap::new(), next: 0 }
+        Self {
+            window: Window::new(true, 5),
+            now: start(),
+            rng: fastrand::Rng::with_seed(1),
+            stamps: BTreeMap::new(),
+            next: 0,
+        }
     }
 
     fn at_sequence(sequence: i32) -> Self {
@@ -183,7 +189,9 @@ fn a_leader_move_sends_the_window_to_the_new_leader_before_anything_new_without_
 #[test]
 fn an_unknown_answer_is_remembered_through_every_retry() {
     // Lessons 5.1, 1: REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS_AFTER_APPEND, a cut connection: it may be in the log.
-    for lost in [ErrorCode::REQUEST_TIMED_OUT, ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, ErrorCode::NOT_LEADER_OR_FOLLOWER] {
+    for lost in
+        [ErrorCode::REQUEST_TIMED_OUT, ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, ErrorCode::NOT_LEADER_OR_FOLLOWER]
+    {
         let mut flow = Flow::proven();
         let sent = flow.run_with(1);
         assert!(matches!(flow.answer(sent[0].0, lost), Answer::Again));
@@ -468,7 +476,10 @@ fn no_history_loses_doubles_or_reorders_a_batch() {
         let in_log = |batch: &u32| log.iter().filter(|logged| *logged == batch).count();
         assert!(log.is_sorted(), "seed {seed}: order {log:?}");
         assert!(log.iter().all(|batch| in_log(batch) == 1), "seed {seed}: a batch is there twice: {log:?}");
-        assert!(acked.iter().all(|batch| in_log(batch) == 1 || truncated.contains(batch)), "seed {seed}: an acked batch is lost");
+        assert!(
+            acked.iter().all(|batch| in_log(batch) == 1 || truncated.contains(batch)),
+            "seed {seed}: an acked batch is lost"
+        );
         assert!(not_written.iter().all(|batch| in_log(batch) == 0), "seed {seed}: `NotWritten` was written");
         let ends = acked.len() + not_written.len() + unknown.len();
         assert!(log.len() <= ends && !acked.is_empty(), "seed {seed}");
