@@ -1,1 +1,13 @@
-//! milena: the Kafka SDK for Rust.
+#![doc = include_str!("../README.md")]
+
+mod client;
+
+pub use client::Client;
+
+pub use milena_client::{
+    Action, Admin, Broker, ByteStream, ClientBuilder, Counter, Error, ErrorKind, Gauge, Metadata, Metrics, Name,
+    NewTopic, OffsetSpec, Outcome, Partition, RefreshReason, Spawner, SystemResolver, TcpConnector, Topic,
+    TopicInterest, TopicPartition, WallClock,
+};
+pub use milena_client::{Deserializer, SerializeError, Serializer, serde};
+pub use milena_protocol::{ApiKey, ErrorCode};

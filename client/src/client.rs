@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,7 +63,7 @@ impl Client {
     /// Starts building a client. `bootstrap_servers` is a comma-separated list of `host:port` (`bootstrap.servers`): any brokers
     /// of the cluster, from which the others are learned.
     pub fn builder(bootstrap_servers: impl Into<String>) -> ClientBuilder {
-        ClientBuilder::new(bootstrap_servers.into())
+        ClientBuilder::new(bootstrap_servers)
     }
 
     /// A part of the client with connections and tasks of its own: one for each producer, consumer and admin.
@@ -149,8 +150,9 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Builds a [`Client`]. Every setting has a default that is good enough to forget.
-pub struct ClientBuilder {
+/// Builds a [`Client`], or a newtype of it: the facade's has more methods and no setters of its own. Every setting has a default
+/// that is good enough to forget.
+pub struct ClientBuilder<C = Client> {
     bootstrap_servers: String,
     client_id: String,
     connector: BoxConnector,
@@ -165,12 +167,15 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     metadata_max_age: Duration,
     allow_auto_create_topics: bool,
+    built: PhantomData<fn() -> C>,
 }
 
-impl ClientBuilder {
-    fn new(bootstrap_servers: String) -> Self {
+impl<C: From<Client>> ClientBuilder<C> {
+    /// As [`Client::builder`], for a newtype of the client.
+    pub fn new(bootstrap_servers: impl Into<String>) -> Self {
         Self {
-            bootstrap_servers,
+            built: PhantomData,
+            bootstrap_servers: bootstrap_servers.into(),
             client_id: "milena".to_owned(),
             connector: connector::boxed(TcpConnector),
             resolver: resolver::boxed(SystemResolver),
@@ -307,7 +312,7 @@ impl ClientBuilder {
     ///
     /// # Cancel safety
     /// Dropped, what was started ends again.
-    pub async fn connect(self) -> Result<Client, Error> {
+    pub async fn connect(self) -> Result<C, Error> {
         let bootstrap = bootstrap::parse(&self.bootstrap_servers)?;
         let (io, handle) = match self.runtime {
             Some(handle) => (None, handle),
@@ -347,7 +352,7 @@ impl ClientBuilder {
         link.spawn("metadata", driver::run(core.clone(), link.clone()));
         let client = Client { alive: Arc::new(Alive { core: core.clone(), io: Mutex::new(io), link }), core };
         client.first_metadata(self.connect_timeout).await?;
-        Ok(client)
+        Ok(C::from(client))
     }
 }
 
@@ -371,7 +376,7 @@ impl Client {
     }
 }
 
-impl fmt::Debug for ClientBuilder {
+impl<C> fmt::Debug for ClientBuilder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder").field("bootstrap_servers", &self.bootstrap_servers).finish_non_exhaustive()
     }

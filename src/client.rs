@@ -1,0 +1,46 @@
+//! The client as a user meets it: the shared client of `milena-client`, with a method for each thing it can build.
+
+use std::fmt;
+use std::ops::Deref;
+
+use milena_client::ClientBuilder;
+
+/// A connection to a Kafka cluster: the start of everything.
+///
+/// Cheap to clone; the last clone dropped ends its tasks and its thread, without waiting.
+#[derive(Clone)]
+pub struct Client(milena_client::Client);
+
+impl Client {
+    /// Starts building a client. `bootstrap_servers` is a comma-separated list of `host:port` (Java: `bootstrap.servers`): any
+    /// brokers of the cluster, from which the others are learned.
+    pub fn builder(bootstrap_servers: impl Into<String>) -> ClientBuilder<Self> {
+        ClientBuilder::new(bootstrap_servers)
+    }
+}
+
+impl Deref for Client {
+    type Target = milena_client::Client;
+
+    fn deref(&self) -> &milena_client::Client {
+        &self.0
+    }
+}
+
+impl From<milena_client::Client> for Client {
+    fn from(client: milena_client::Client) -> Self {
+        Self(client)
+    }
+}
+
+impl From<Client> for milena_client::Client {
+    fn from(client: Client) -> Self {
+        client.0
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
