@@ -7,11 +7,16 @@ pub mod frame;
 pub mod produce;
 pub mod records;
 mod request;
+mod routing;
 mod versions;
+mod wire;
 
 pub use api_key::ApiKey;
 pub use error_code::ErrorCode;
+pub use frame::FrameError;
 pub use kafka_protocol::messages;
 pub use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, StrBytes};
 pub use request::Request;
+pub use routing::{LeaderHint, NodeEndpoint, TopicKey};
+pub use uuid::Uuid;
 pub use versions::{ApiVersions, VersionRange};

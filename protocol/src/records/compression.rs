@@ -149,7 +149,10 @@ impl Compressor {
 
     /// Compresses `input` into `out[at..]`, which is made long enough, and returns the bytes written; `None` if they would not be
     /// fewer than those of `input`.
-    #[cfg_attr(not(feature = "lz4"), expect(unused_variables, reason = "without a codec there is nothing to do"))]
+    #[cfg_attr(
+        not(feature = "lz4"),
+        expect(unused_variables, clippy::ptr_arg, reason = "without a codec there is nothing to do")
+    )]
     pub(super) fn compress(&mut self, input: &[u8], at: usize, out: &mut Vec<u8>) -> Option<usize> {
         match self.codec {
             #[cfg(feature = "lz4")]

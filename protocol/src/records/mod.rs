@@ -61,6 +61,8 @@ pub use raw::{RawBatch, split_batch};
 pub use reader::{Batch, Control, Cursor, Header, Headers, HeadersIter, Place, RecordView};
 pub use sealed::{FrozenBatch, ProducerStamp, SealedBatch};
 
+pub(crate) use raw::{Announced, announced};
+
 /// Bytes of a batch header; the records begin behind it.
 pub const BATCH_HEADER_BYTES: usize = 61;
 

@@ -1,5 +1,8 @@
 //! Records for tests: owned, comparable, and drawn from a seed.
-#![allow(dead_code, reason = "every test file uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "every test file uses its part, and fails by panicking")]
+
+pub(crate) mod fetch_response;
+pub(crate) mod produce_response;
 
 use bytes::Bytes;
 use milena_protocol::records::*;
