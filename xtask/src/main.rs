@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "a chore waits for real processes by the real clock")]
 
 mod arguments;
+mod bench;
 mod check;
 mod ci;
 mod kafka;
@@ -28,6 +29,7 @@ cargo xtask: one entry for every chore
   check                      formatting, lints and documentation, with warnings denied
   test [ARGUMENTS…]          every test, real Kafka included (needs a JDK from 17 on, and Maven)
   ci                         both, within a budget of time: what must be green before a change is in
+  bench spine                client CPU per record, librdkafka beside milena (needs a C compiler and make)
   kafka up|down|status|run   a real Apache Kafka cluster on this machine
 
 Each of them explains itself:  cargo xtask test help
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         }),
         Some("test") => all_tests(arguments),
         Some("ci") => alone(arguments, ci::HELP, ci::run),
+        Some("bench") => bench::main(arguments),
         Some("kafka") => kafka::main(arguments),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");

@@ -29,6 +29,18 @@ pub(crate) fn need_component(program: &str, component: &str) -> Result<()> {
     need(program, "--version", &format!("Install it:  rustup component add {component}"))
 }
 
+/// What the C code of the peers in `bench/` is built with.
+pub(crate) fn need_c_compiler() -> Result<()> {
+    for program in ["cc", "make"] {
+        need(
+            program,
+            "--version",
+            "librdkafka, which is measured beside milena, is written in C.\nInstall it:  apt-get install -y gcc make",
+        )?;
+    }
+    Ok(())
+}
+
 fn need(program: &str, argument: &str, hint: &str) -> Result<()> {
     let status =
         Command::new(program).arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

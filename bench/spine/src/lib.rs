@@ -1,0 +1,199 @@
+//! What the measured programs share: their command line, the clock of the CPU, and the line that they print at the end.
+//!
+//! Each client is a program of its own (`src/bin/`), so that the CPU time of its process is the client's alone. The
+//! program `spine` starts them one after the other against the null broker and prints the table.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// The topic that all programs use.
+pub const TOPIC: &str = "spine";
+/// Its partitions.
+pub const PARTITIONS: i32 = 6;
+/// Length of every value.
+pub const VALUE_SIZE: usize = 100;
+/// Deliveries that are outstanding at most before the oldest one is awaited.
+pub const WINDOW: usize = 10_000;
+
+/// How a record finds its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitioning {
+    /// The program names the partition of each record, one after the other.
+    RoundRobin,
+    /// Each record has a key of 16 bytes, and the client hashes it as Java does.
+    Murmur2,
+}
+
+/// The command line of a measured program.
+#[derive(Debug, Clone)]
+pub struct Arguments {
+    /// Where the brokers are.
+    pub bootstrap_servers: String,
+    /// Records that are measured; a quarter as many go before them to warm up.
+    pub records: u64,
+    /// Only producers look at it.
+    pub partitioning: Partitioning,
+}
+
+impl Arguments {
+    /// Reads `BOOTSTRAP_SERVERS RECORDS [round-robin|murmur2]`.
+    ///
+    /// # Panics
+    /// When they are not these; only `spine` calls these programs.
+    #[must_use]
+    pub fn read() -> Self {
+        let mut words = std::env::args().skip(1);
+        let mut next = || words.next().expect("BOOTSTRAP_SERVERS RECORDS [round-robin|murmur2]");
+        Self {
+            bootstrap_servers: next(),
+            records: next().parse().expect("a number of records"),
+            partitioning: match words.next().as_deref() {
+                Some("murmur2") => Partitioning::Murmur2,
+                _ => Partitioning::RoundRobin,
+            },
+        }
+    }
+
+    /// Records before the measurement begins.
+    #[must_use]
+    pub fn warm_up(&self) -> u64 {
+        self.records / 4
+    }
+}
+
+/// Where wall clock and CPU stood when the measurement began.
+#[derive(Debug)]
+pub struct Measurement {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Measurement {
+    /// From now on.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { wall: Instant::now(), cpu: cpu_of_this_process() }
+    }
+
+    /// Up to now, for that many records.
+    #[must_use]
+    pub fn stop(&self, records: u64) -> Report {
+        Report {
+            records,
+            wall: self.wall.elapsed(),
+            cpu: cpu_of_this_process().saturating_sub(self.cpu),
+            peak_kilobytes: peak_kilobytes(),
+        }
+    }
+}
+
+/// User and system time of all threads of this process.
+#[must_use]
+pub fn cpu_of_this_process() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.max(0).cast_unsigned(), time.tv_nsec as u32)
+}
+
+fn peak_kilobytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or_default()
+}
+
+/// What a program prints as its last line, and `spine` reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Records that were measured.
+    pub records: u64,
+    /// Elapsed time.
+    pub wall: Duration,
+    /// CPU time of the whole process.
+    pub cpu: Duration,
+    /// The most memory that the process has held.
+    pub peak_kilobytes: u64,
+}
+
+impl Report {
+    /// Reads the last line of a program's output.
+    #[must_use]
+    pub fn parse(output: &str) -> Option<Self> {
+        let line = output.lines().rev().find(|line| line.starts_with("spine "))?;
+        let value = |name: &str| -> Option<u64> {
+            line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?.parse().ok()
+        };
+        Some(Self {
+            records: value("records")?,
+            wall: Duration::from_micros(value("wall_us")?),
+            cpu: Duration::from_micros(value("cpu_us")?),
+            peak_kilobytes: value("peak_kb")?,
+        })
+    }
+
+    /// Microseconds of CPU per record.
+    #[must_use]
+    pub fn cpu_per_record(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.records.max(1) as f64
+    }
+
+    /// Records per second of elapsed time.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.records as f64 / self.wall.as_secs_f64().max(1e-9)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "spine records={} wall_us={} cpu_us={} peak_kb={}",
+            self.records,
+            self.wall.as_micros(),
+            self.cpu.as_micros(),
+            self.peak_kilobytes
+        )
+    }
+}
+
+/// A value of [`VALUE_SIZE`] bytes.
+#[must_use]
+pub fn value() -> Vec<u8> {
+    (0..VALUE_SIZE).map(|at| b'a' + (at % 26) as u8).collect()
+}
+
+/// Writes the sixteen hexadecimal digits of `number` into `key`: a key that differs from record to record.
+pub fn write_key(key: &mut [u8; 16], number: u64) {
+    // Spread, so that neighbours do not land in one partition.
+    let mut rest = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for digit in key {
+        *digit = b"0123456789abcdef"[(rest >> 60) as usize];
+        rest <<= 4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_back() {
+        let report = Report {
+            records: 7,
+            wall: Duration::from_micros(1_500_000),
+            cpu: Duration::from_micros(14),
+            peak_kilobytes: 9,
+        };
+        assert_eq!(Report::parse(&format!("noise\n{report}\n")), Some(report));
+        assert!((report.cpu_per_record() - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn keys_differ() {
+        let (mut a, mut b) = ([0; 16], [0; 16]);
+        write_key(&mut a, 1);
+        write_key(&mut b, 2);
+        assert_ne!(a, b);
+    }
+}

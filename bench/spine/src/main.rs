@@ -1,0 +1,168 @@
+//! `cargo xtask bench spine`: client CPU per 100-byte record, milena and librdkafka side by side.
+//!
+//! One null broker serves all; each client is a process of its own, so that its CPU time is the client's alone. The
+//! contenders take turns, five rounds of them, because a shared machine drifts from minute to minute: only figures of
+//! one run may be compared, and the medians stand beside their spread.
+
+mod null_broker;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use null_broker::{Counts, NullBroker};
+use spine::Report;
+
+const HELP: &str = "\
+spine: client CPU per 100-byte record against the null broker
+
+  --records N   measured in each run (default 2000000); a quarter as many go before them to warm up
+  --rounds N    how often every contender runs (default 5)
+  --only WORD   only contenders whose name contains it
+  --kafka BOOTSTRAP_SERVERS [--broker-pid PID]
+                besides, the bare repartition loop on this real Kafka: the machine's ceiling in words per second
+";
+
+/// Something that is measured.
+struct Contender {
+    name: &'static str,
+    program: &'static str,
+    partitioning: &'static str,
+    group: Group,
+}
+
+/// Contenders of one table; the first one of them is what the others are compared with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Produce,
+    Consume,
+}
+
+const CONTENDERS: [Contender; 6] = [
+    Contender {
+        name: "milena send, round robin",
+        program: "milena-produce",
+        partitioning: "round-robin",
+        group: Group::Produce,
+    },
+    Contender {
+        name: "milena send, murmur2 keys",
+        program: "milena-produce",
+        partitioning: "murmur2",
+        group: Group::Produce,
+    },
+    Contender {
+        name: "rdkafka BaseProducer, round robin",
+        program: "rdkafka-produce",
+        partitioning: "round-robin",
+        group: Group::Produce,
+    },
+    Contender {
+        name: "rdkafka BaseProducer, murmur2 keys",
+        program: "rdkafka-produce",
+        partitioning: "murmur2",
+        group: Group::Produce,
+    },
+    Contender {
+        name: "milena PartitionConsumer::poll",
+        program: "milena-consume",
+        partitioning: "",
+        group: Group::Consume,
+    },
+    Contender { name: "rdkafka BaseConsumer", program: "rdkafka-consume", partitioning: "", group: Group::Consume },
+];
+
+struct Options {
+    records: u64,
+    rounds: usize,
+    only: String,
+    kafka: Option<String>,
+    broker_pid: Option<u32>,
+}
+
+/// One run of a contender: what its process says, and what the broker saw.
+pub(crate) struct Run {
+    pub(crate) report: Report,
+    pub(crate) counts: Counts,
+}
+
+fn main() -> ExitCode {
+    match options().and_then(|options| run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("spine: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Result<Options, String> {
+    let mut options = Options { records: 2_000_000, rounds: 5, only: String::new(), kafka: None, broker_pid: None };
+    let mut words = std::env::args().skip(1);
+    while let Some(flag) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{flag} needs a value\n\n{HELP}"));
+        let number = |word: String| word.parse::<u64>().map_err(|_| format!("{word} is not a number\n\n{HELP}"));
+        match flag.as_str() {
+            "--records" => options.records = number(value()?)?.max(1),
+            "--rounds" => options.rounds = number(value()?)?.max(1) as usize,
+            "--only" => options.only = value()?,
+            "--kafka" => options.kafka = Some(value()?),
+            "--broker-pid" => options.broker_pid = Some(number(value()?)? as u32),
+            _ => return Err(format!("{flag} is not known here\n\n{HELP}")),
+        }
+    }
+    Ok(options)
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let here = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
+    let folder = here.parent().unwrap_or(Path::new(".")).to_owned();
+    let contenders: Vec<&Contender> = CONTENDERS.iter().filter(|c| c.name.contains(&options.only)).collect();
+    let mut runs: Vec<Vec<Run>> = contenders.iter().map(|_| Vec::new()).collect();
+    let broker = NullBroker::start(&folder.join("nullbroker"))?;
+    for round in 1..=options.rounds {
+        for (contender, runs) in contenders.iter().zip(&mut runs) {
+            eprintln!("round {round} of {}: {}", options.rounds, contender.name);
+            let before = broker.counts()?;
+            let report = client(
+                folder.join(contender.program),
+                &[broker.bootstrap_servers(), &options.records.to_string(), contender.partitioning],
+            )?;
+            runs.push(Run { report, counts: broker.counts()?.since(&before) });
+        }
+    }
+    drop(broker);
+
+    println!(
+        "client CPU per 100-byte record, null broker, 6 partitions, {} records a run, {} rounds",
+        options.records, options.rounds
+    );
+    for (group, title) in [(Group::Produce, "produce"), (Group::Consume, "consume")] {
+        let rows: Vec<(&str, &[Run])> = contenders
+            .iter()
+            .zip(&runs)
+            .filter(|(contender, _)| contender.group == group)
+            .map(|(contender, runs)| (contender.name, runs.as_slice()))
+            .collect();
+        if !rows.is_empty() {
+            println!("\n{}", table::render(title, &rows));
+        }
+    }
+    Ok(())
+}
+
+/// Runs one client to its end and reads its last line.
+fn client(program: PathBuf, arguments: &[&str]) -> Result<Report, String> {
+    let name = program.display().to_string();
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| format!("cannot run {name}: {e}; build the workspace `bench` with --release first"))?;
+    if !output.status.success() {
+        return Err(format!("{name} ended with {}", output.status));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Report::parse(&text).ok_or_else(|| format!("{name} printed no result:\n{text}"))
+}
