@@ -68,7 +68,7 @@ pub struct Connection {
 #[derive(Debug)]
 pub(crate) struct Queued {
     call: Call,
-    reply: oneshot::Sender<Result<Answer, Error>>,
+    reply: Reply,
 }
 
 pub(crate) fn channel() -> (Connection, mpsc::UnboundedReceiver<Queued>) {
@@ -149,8 +149,17 @@ pub(crate) async fn run(mut connect: impl Connect, mut queue: mpsc::UnboundedRec
 
 struct Driver {
     wire: Wire,
-    replies: VecDeque<(RequestId, i16, oneshot::Sender<Result<Answer, Error>>)>,
+    replies: VecDeque<Waiting>,
 }
+
+/// Somebody who waits for an answer.
+struct Waiting {
+    id: RequestId,
+    version: i16,
+    reply: Reply,
+}
+
+type Reply = oneshot::Sender<Result<Answer, Error>>;
 
 impl Driver {
     fn submit(&mut self, Queued { call, reply }: Queued) {
@@ -160,7 +169,7 @@ impl Driver {
         match (call.encode)(self.wire.versions()) {
             Ok(Encoded { version, flexible, body }) => {
                 let id = self.wire.submit(call.api, version, flexible, [body], call.deadline);
-                self.replies.push_back((id, version, reply));
+                self.replies.push_back(Waiting { id, version, reply });
             }
             Err(error) => {
                 let _ = reply.send(Err(error.with_broker(self.wire.broker_id())));
@@ -210,16 +219,16 @@ impl Driver {
     }
 
     fn answer(&mut self, id: RequestId, body: Bytes) -> Event {
-        if let Some((expected, version, reply)) = self.replies.pop_front() {
-            debug_assert_eq!(expected, id, "the wire has checked the order already");
-            let _ = reply.send(Ok(Answer { version, body }));
+        if let Some(waiting) = self.replies.pop_front() {
+            debug_assert_eq!(waiting.id, id, "the wire has checked the order already");
+            let _ = waiting.reply.send(Ok(Answer { version: waiting.version, body }));
         }
         Event::Answered
     }
 
     fn fail_all(&mut self, error: &Error) {
-        for (_, _, reply) in self.replies.drain(..) {
-            let _ = reply.send(Err(error.clone()));
+        for waiting in self.replies.drain(..) {
+            let _ = waiting.reply.send(Err(error.clone()));
         }
     }
 }
