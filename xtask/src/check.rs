@@ -20,7 +20,10 @@ cargo xtask check: formatting, lints and documentation, with warnings denied
 pub(crate) fn run(steps: &mut Steps, cargo: &Cargo) -> Result<()> {
     missing::need_component("rustfmt", "rustfmt")?;
     missing::need_component("cargo-clippy", "clippy")?;
-    steps.run("formatting", || cargo.run(["fmt", "--all", "--check"], &[]));
+    steps.run("formatting", || {
+        cargo.run(["fmt", "--all", "--check"], &[])?;
+        cargo.run(["fmt", "--all", "--manifest-path", "bench/Cargo.toml", "--check"], &[])
+    });
     steps.run("every select! is biased", selects_are_biased);
     steps.run("clippy", || {
         cargo.run(["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"], &[])
@@ -29,7 +32,10 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo) -> Result<()> {
         cargo.run(["clippy", "--workspace", "--no-default-features", "--keep-going", "--", "-D", "warnings"], &[])
     });
     steps.run("documentation", || {
-        cargo.run(["doc", "--workspace", "--no-deps", "--document-private-items"], &[("RUSTDOCFLAGS", "-D warnings")])
+        cargo.run(
+            ["doc", "--workspace", "--no-deps", "--document-private-items", "--keep-going"],
+            &[("RUSTDOCFLAGS", "-D warnings")],
+        )
     });
     Ok(())
 }
