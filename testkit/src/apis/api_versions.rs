@@ -1,0 +1,77 @@
+//! ApiVersions: what this broker can speak, derived from the table of registered APIs, and the cluster's finalised features.
+//!
+//! - A version that the broker does not know is answered in version 0 with `UNSUPPORTED_VERSION` and the range of ApiVersions itself,
+//!   so that a newer client can ask again (KIP-511).
+//! - v3 checks the client's software name and version: letters, digits, `.` and `-`, beginning and ending with a letter or digit;
+//!   else `INVALID_REQUEST`. It also brings the features. The response header never has tags.
+
+use bytes::Bytes;
+use milena_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
+use milena_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use milena_protocol::{ApiKey, ErrorCode, StrBytes};
+
+use super::{APIS, Api, Call, Registered, Served};
+use crate::state::{State, encode};
+
+pub(crate) struct ApiVersions;
+
+impl Api for ApiVersions {
+    type Request = ApiVersionsRequest;
+
+    fn digest(_: &State, _: &Call, request: &ApiVersionsRequest) -> String {
+        format!("{} {}", request.client_software_name.as_str(), request.client_software_version.as_str())
+    }
+
+    fn serve(state: &mut State, call: &Call, request: ApiVersionsRequest) -> Served<ApiVersionsResponse> {
+        let mut response = ApiVersionsResponse::default();
+        let names_are_fine = call.version < 3
+            || (is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version));
+        let checked =
+            call.injected_for_request().and(if names_are_fine { Ok(()) } else { Err(ErrorCode::INVALID_REQUEST) });
+        if let Err(code) = checked {
+            response.error_code = code.0;
+            return Served::Now(response);
+        }
+        response.api_keys = APIS.iter().map(row).collect();
+        if call.version >= 3 {
+            response.finalized_features_epoch = 1;
+            for (name, level) in &state.settings.features {
+                let name = StrBytes::from_string(name.clone());
+                response.supported_features.push(
+                    SupportedFeatureKey::default().with_name(name.clone()).with_min_version(0).with_max_version(*level),
+                );
+                if *level > 0 {
+                    response.finalized_features.push(
+                        FinalizedFeatureKey::default()
+                            .with_name(name)
+                            .with_min_version_level(1)
+                            .with_max_version_level(*level),
+                    );
+                }
+            }
+        }
+        Served::Now(response)
+    }
+}
+
+fn row(api: &Registered) -> ApiVersion {
+    ApiVersion::default().with_api_key(api.key.0).with_min_version(api.min).with_max_version(api.max)
+}
+
+fn is_software_name(name: &str) -> bool {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    ends(name.chars().next())
+        && ends(name.chars().next_back())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-')
+}
+
+/// The answer to an ApiVersions request in a version that is too new.
+pub(crate) fn unsupported(state: &mut State, correlation_id: i32) -> Bytes {
+    let itself = APIS.iter().filter(|api| api.key == ApiKey::API_VERSIONS).map(row).collect();
+    let response =
+        ApiVersionsResponse::default().with_error_code(ErrorCode::UNSUPPORTED_VERSION.0).with_api_keys(itself);
+    encode(&response, 0, correlation_id).unwrap_or_else(|reason| {
+        state.violation(format!("the test kit cannot encode ApiVersions v0: {reason}"));
+        Bytes::new()
+    })
+}

@@ -1,0 +1,76 @@
+//! CreatePartitions: a topic grows; it never shrinks. New partitions start empty, in leader epoch 0.
+
+use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use milena_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use milena_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+use milena_protocol::{ErrorCode, StrBytes};
+
+use super::create_topics::Refused;
+use super::{Api, Call, Served};
+use crate::state::State;
+use crate::topics::Partition;
+
+pub(crate) struct CreatePartitions;
+
+impl Api for CreatePartitions {
+    type Request = CreatePartitionsRequest;
+
+    fn digest(_: &State, _: &Call, request: &CreatePartitionsRequest) -> String {
+        let one = |topic: &CreatePartitionsTopic| format!("{}:{}", topic.name.as_str(), topic.count);
+        request.topics.iter().map(one).collect::<Vec<_>>().join(",")
+    }
+
+    fn partitions(_: &State, _: &Call, request: &CreatePartitionsRequest) -> Vec<(String, i32)> {
+        request.topics.iter().map(|topic| (topic.name.to_string(), -1)).collect()
+    }
+
+    fn serve(state: &mut State, call: &Call, request: CreatePartitionsRequest) -> Served<CreatePartitionsResponse> {
+        let mut results = Vec::new();
+        for topic in &request.topics {
+            let mut result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
+            if let Err((code, message)) = grow(state, call, topic, request.validate_only) {
+                result.error_code = code.0;
+                result.error_message = Some(StrBytes::from_string(message));
+            }
+            results.push(result);
+        }
+        Served::Now(CreatePartitionsResponse::default().with_results(results))
+    }
+}
+
+fn grow(state: &mut State, call: &Call, asked: &CreatePartitionsTopic, validate_only: bool) -> Result<(), Refused> {
+    let name = asked.name.as_str();
+    call.injected(name, -1).map_err(|code| (code, "injected by a fault".to_owned()))?;
+    let Some(topic) = state.topics.get(name) else {
+        return Err((
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            "This server does not host this topic-partition.".to_owned(),
+        ));
+    };
+    let have = topic.partitions.len() as i32;
+    if asked.count <= have {
+        return Err((
+            ErrorCode::INVALID_PARTITIONS,
+            format!("The topic {name} currently has {have} partition(s); {} would not be an increase.", asked.count),
+        ));
+    }
+    let replicas = match &asked.assignments {
+        None => {
+            let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+            state.place(have, asked.count, factor)
+        }
+        Some(manual) => {
+            let manual: Vec<Vec<i32>> = manual.iter().map(|a| a.broker_ids.iter().map(|id| id.0).collect()).collect();
+            let known = |ids: &Vec<i32>| !ids.is_empty() && ids.iter().all(|id| state.brokers.contains_key(id));
+            if manual.len() != (asked.count - have) as usize || !manual.iter().all(known) {
+                let message = "Incorrect manual assignment: one list of existing brokers per new partition is needed.";
+                return Err((ErrorCode::INVALID_REPLICA_ASSIGNMENT, message.to_owned()));
+            }
+            manual
+        }
+    };
+    if !validate_only && let Some(topic) = state.topics.get_mut(name) {
+        topic.partitions.extend(replicas.into_iter().map(|replicas| Partition::new(replicas, &state.brokers)));
+    }
+    Ok(())
+}

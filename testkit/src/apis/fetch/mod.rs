@@ -1,0 +1,341 @@
+//! Fetch: reads partitions that this broker leads, waits for data, and keeps sessions.
+//!
+//! - A request waits until there are `min_bytes`, until `max_wait_ms` is over, or until something is wrong with a partition; errors
+//!   are answered at once. While it waits, its connection serves nothing else.
+//! - The bytes of a partition are cut at its limit, and those of the response at `max_bytes`, in the middle of a batch, as a broker
+//!   does that sends slices of files; but the first partition with data gives at least one whole batch. A later partition whose first
+//!   batch does not fit gives nothing.
+//! - Sessions (v7, KIP-227) in `sessions.rs`. A partition that gave data goes to the end of its session's order.
+//! - Records below the fetch offset may stand in the first batch: the client skips them.
+//! - v9 checks the leader epoch, v12 names the new leader with `NOT_LEADER_OR_FOLLOWER` (v16 its address, KIP-951), v13 takes topic
+//!   ids. Followers' fetches are not served as such: replicas share their leader's log.
+
+mod sessions;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use milena_protocol::messages::fetch_response::{
+    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
+use milena_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
+use milena_protocol::{ErrorCode, StrBytes};
+use tokio::time::Instant;
+
+use super::offset_for_leader_epoch::check_epoch;
+use super::{Api, Call, Pending, Served};
+use crate::state::{State, Timer};
+pub(crate) use sessions::FetchSessions;
+use sessions::{Asked, Context, Place, Wanted};
+
+/// Kafka's `fetch.max.bytes`: no response is larger, but for a batch that is larger itself.
+const MAX_RESPONSE_BYTES: usize = 55 << 20;
+
+pub(crate) struct Fetch;
+
+impl Api for Fetch {
+    type Request = FetchRequest;
+
+    fn digest(state: &State, call: &Call, request: &FetchRequest) -> String {
+        let mut text = format!("session={}/{}", request.session_id, request.session_epoch);
+        for wanted in wanted(state, call, request) {
+            text.push_str(&format!(" {}-{}@{}", wanted.place.name, wanted.place.partition, wanted.offset));
+        }
+        for place in forgotten(state, call, request) {
+            text.push_str(&format!(" !{}-{}", place.name, place.partition));
+        }
+        text
+    }
+
+    fn partitions(state: &State, call: &Call, request: &FetchRequest) -> Vec<(String, i32)> {
+        let session = state.brokers.get(&call.broker).and_then(|broker| broker.sessions.get(request.session_id));
+        let named = wanted(state, call, request);
+        let known = session.map(|session| session.partitions.as_slice()).unwrap_or_default();
+        named.iter().chain(known).map(|wanted| (wanted.place.name.clone(), wanted.place.partition)).collect()
+    }
+
+    fn serve(state: &mut State, call: &Call, request: FetchRequest) -> Served<FetchResponse> {
+        let by_id = call.version >= 13;
+        let asked = Asked {
+            session_id: request.session_id,
+            epoch: if call.version >= 7 { request.session_epoch } else { -1 },
+            by_id,
+            wanted: wanted(state, call, &request),
+            forgotten: forgotten(state, call, &request),
+        };
+        let Some(broker) = state.brokers.get_mut(&call.broker) else {
+            return Served::Close("no such broker".to_owned());
+        };
+        let context = match broker.sessions.context(call.broker, asked) {
+            Ok(context) => context,
+            Err(code) => return Served::Now(FetchResponse::default().with_error_code(code.0)),
+        };
+        let fetch = ParkedFetch {
+            call: call.clone(),
+            pending: call.pending(),
+            context,
+            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
+            max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(MAX_RESPONSE_BYTES),
+            read_committed: request.isolation_level == 1,
+        };
+        let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+        if wait.is_zero() || fetch.is_complete(state) {
+            return Served::Now(fetch.respond(state));
+        }
+        park(state, fetch, call.now + wait);
+        Served::Later
+    }
+}
+
+fn place(state: &State, call: &Call, name: &TopicName, id: uuid::Uuid, partition: i32) -> Place {
+    // A topic that is asked for by id keeps the name it has now; if the id is unknown, the name stays empty.
+    let name = state.topic_name(call.version >= 13, name, &id).unwrap_or_default().to_owned();
+    Place { name, id, partition }
+}
+
+fn wanted(state: &State, call: &Call, request: &FetchRequest) -> Vec<Wanted> {
+    let mut all = Vec::new();
+    for topic in &request.topics {
+        all.extend(topic.partitions.iter().map(|p| Wanted {
+            place: place(state, call, &topic.topic, topic.topic_id, p.partition),
+            current_leader_epoch: if call.version >= 9 { p.current_leader_epoch } else { -1 },
+            offset: p.fetch_offset,
+            max_bytes: p.partition_max_bytes,
+            told_high_watermark: -1,
+            told_log_start: -1,
+        }));
+    }
+    all
+}
+
+fn forgotten(state: &State, call: &Call, request: &FetchRequest) -> Vec<Place> {
+    let mut all = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        all.extend(topic.partitions.iter().map(|p| place(state, call, &topic.topic, topic.topic_id, *p)));
+    }
+    all
+}
+
+/// Fetches that wait for data.
+#[derive(Default)]
+pub(crate) struct ParkedFetches {
+    parked: BTreeMap<u64, ParkedFetch>,
+    next: u64,
+    /// Who waits for which partition.
+    waiting: BTreeMap<(String, i32), BTreeSet<u64>>,
+}
+
+/// A fetch request that is being served.
+struct ParkedFetch {
+    call: Call,
+    pending: Pending<FetchResponse>,
+    context: Context,
+    min_bytes: usize,
+    max_bytes: usize,
+    read_committed: bool,
+}
+
+fn park(state: &mut State, fetch: ParkedFetch, deadline: Instant) {
+    let id = state.fetches.next;
+    state.fetches.next += 1;
+    let places: Vec<(String, i32)> =
+        fetch.wanted(state).iter().map(|w| (w.place.name.clone(), w.place.partition)).collect();
+    for place in places {
+        state.fetches.waiting.entry(place).or_default().insert(id);
+    }
+    state.fetches.parked.insert(id, fetch);
+    state.at(deadline, Timer::Fetch(id));
+}
+
+/// The wait is over.
+pub(crate) fn on_deadline(state: &mut State, id: u64, now: Instant) {
+    let Some(fetch) = state.fetches.parked.remove(&id) else { return };
+    for waiting in state.fetches.waiting.values_mut() {
+        waiting.remove(&id);
+    }
+    state.fetches.waiting.retain(|_, waiting| !waiting.is_empty());
+    let response = fetch.respond(state);
+    state.answer(&fetch.pending, &response, now);
+}
+
+/// A partition got data, or another leader.
+pub(crate) fn on_partition_changed(state: &mut State, topic: &str, partition: i32, now: Instant) {
+    let Some(waiting) = state.fetches.waiting.get(&(topic.to_owned(), partition)) else { return };
+    for id in waiting.iter().copied().collect::<Vec<_>>() {
+        if state.fetches.parked.get(&id).is_some_and(|fetch| fetch.is_complete(state)) {
+            on_deadline(state, id, now);
+        }
+    }
+}
+
+impl ParkedFetch {
+    /// All partitions to read, in order.
+    fn wanted<'a>(&'a self, state: &'a State) -> &'a [Wanted] {
+        match &self.context {
+            Context::Sessionless(wanted) => wanted,
+            Context::Full { session } | Context::Incremental { session } => {
+                let sessions = state.brokers.get(&self.call.broker).map(|broker| &broker.sessions);
+                sessions.and_then(|s| s.get(*session)).map(|s| s.partitions.as_slice()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Whether there is enough, or something wrong: then nobody waits.
+    fn is_complete(&self, state: &State) -> bool {
+        let mut bytes = 0;
+        let wanted = self.wanted(state);
+        for wanted in wanted {
+            match self.look(state, wanted) {
+                Ok(log) => bytes += log.available(wanted.offset, usize::try_from(wanted.max_bytes).unwrap_or(0)),
+                Err(_) => return true,
+            }
+            if bytes >= self.min_bytes {
+                return true;
+            }
+        }
+        wanted.is_empty() || bytes >= self.min_bytes
+    }
+
+    /// The log of a partition, if it may be read from the wanted offset on.
+    fn look<'a>(&self, state: &'a State, wanted: &Wanted) -> Result<&'a crate::log::Log, ErrorCode> {
+        let Place { name, partition, .. } = &wanted.place;
+        self.call.injected(name, *partition)?;
+        let unknown =
+            if self.call.version >= 13 { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
+        let topic = state.topics.get(name).ok_or(unknown)?;
+        if self.call.version >= 13 && topic.id != wanted.place.id {
+            return Err(ErrorCode::UNKNOWN_TOPIC_ID); // deleted and made again
+        }
+        let found = topic.partition(*partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        if found.leader != Some(self.call.broker) {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
+        check_epoch(wanted.current_leader_epoch, found.leader_epoch)?;
+        if wanted.offset < found.log.start() || wanted.offset > found.log.end() {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        Ok(&found.log)
+    }
+
+    fn respond(&self, state: &mut State) -> FetchResponse {
+        let mut response = FetchResponse::default();
+        let mut room = self.max_bytes;
+        let mut at_least_one = true;
+        let mut answers = Vec::new();
+        for wanted in self.wanted(state) {
+            let data = self.read(state, wanted, &mut room, &mut at_least_one);
+            if data.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER.0 && self.call.version >= 16 {
+                add_endpoint(state, &mut response.node_endpoints, data.current_leader.leader_id.0);
+            }
+            answers.push((wanted.place.clone(), data));
+        }
+        let only_changes = matches!(self.context, Context::Incremental { .. });
+        if let Context::Full { session } | Context::Incremental { session } = self.context {
+            response.session_id = session;
+            self.remember(state, session, &mut answers, only_changes);
+        }
+        for (place, data) in answers {
+            let same = |topic: &&mut FetchableTopicResponse| {
+                if self.call.version >= 13 { topic.topic_id == place.id } else { topic.topic.as_str() == place.name }
+            };
+            // Only neighbours share a topic entry: the order of partitions stays the order in which they were read.
+            match response.responses.last_mut().filter(same) {
+                Some(topic) => topic.partitions.push(data),
+                None => {
+                    let mut topic = FetchableTopicResponse::default().with_partitions(vec![data]);
+                    if self.call.version >= 13 {
+                        topic.topic_id = place.id;
+                    } else {
+                        topic.topic = TopicName(StrBytes::from_string(place.name));
+                    }
+                    response.responses.push(topic);
+                }
+            }
+        }
+        response
+    }
+
+    /// Notes what the client is told, drops what it knows already, and puts partitions that gave data last.
+    fn remember(&self, state: &mut State, session: i32, answers: &mut Vec<(Place, PartitionData)>, only_changes: bool) {
+        let sessions = state.brokers.get_mut(&self.call.broker).map(|broker| &mut broker.sessions);
+        let Some(session) = sessions.and_then(|sessions| sessions.get_mut(session)) else { return };
+        let mut served = Vec::new();
+        answers.retain(|(place, data)| {
+            let Some(index) = session.partitions.iter().position(|wanted| wanted.place == *place) else { return true };
+            let wanted = &mut session.partitions[index];
+            let has_records = data.records.as_ref().is_some_and(|records| !records.is_empty());
+            let failed = data.error_code != 0;
+            let changed = has_records
+                || failed
+                || wanted.told_high_watermark != data.high_watermark
+                || wanted.told_log_start != data.log_start_offset;
+            // After an error everything is told again.
+            wanted.told_high_watermark = if failed { -1 } else { data.high_watermark };
+            wanted.told_log_start = data.log_start_offset;
+            if has_records && only_changes {
+                served.push(place.clone());
+            }
+            changed || !only_changes
+        });
+        for place in served {
+            if let Some(index) = session.partitions.iter().position(|wanted| wanted.place == place) {
+                let wanted = session.partitions.remove(index);
+                session.partitions.push(wanted);
+            }
+        }
+    }
+
+    fn read(&self, state: &State, wanted: &Wanted, room: &mut usize, at_least_one: &mut bool) -> PartitionData {
+        let mut data = PartitionData::default()
+            .with_partition_index(wanted.place.partition)
+            .with_high_watermark(-1)
+            .with_last_stable_offset(-1)
+            .with_records(Some(Bytes::new()));
+        if self.call.version >= 5 {
+            data.log_start_offset = -1;
+        }
+        if self.read_committed {
+            data.aborted_transactions = Some(Vec::new());
+        } else {
+            data.aborted_transactions = None;
+        }
+        match self.look(state, wanted) {
+            Ok(log) => {
+                let limit = usize::try_from(wanted.max_bytes).unwrap_or(0).min(*room);
+                let read = log.read(wanted.offset, limit, *at_least_one);
+                if !read.first_is_cut && !read.bytes.is_empty() {
+                    *at_least_one = false;
+                    *room = room.saturating_sub(read.bytes.len());
+                    data.records = Some(read.bytes);
+                }
+                data.high_watermark = log.high_watermark();
+                data.last_stable_offset = log.last_stable_offset();
+                if self.call.version >= 5 {
+                    data.log_start_offset = log.start();
+                }
+            }
+            Err(code) => {
+                data.error_code = code.0;
+                if code == ErrorCode::NOT_LEADER_OR_FOLLOWER
+                    && self.call.version >= 12
+                    && let Some((leader, epoch)) = state.leader_hint(&wanted.place.name, wanted.place.partition)
+                {
+                    data.current_leader =
+                        LeaderIdAndEpoch::default().with_leader_id(BrokerId(leader)).with_leader_epoch(epoch);
+                }
+            }
+        }
+        data
+    }
+}
+
+fn add_endpoint(state: &State, endpoints: &mut Vec<NodeEndpoint>, broker: i32) {
+    if endpoints.iter().any(|known| known.node_id.0 == broker) {
+        return;
+    }
+    if let Some((host, port, rack)) = state.endpoint(broker) {
+        let endpoint = NodeEndpoint::default().with_node_id(BrokerId(broker)).with_host(host).with_port(port);
+        endpoints.push(endpoint.with_rack(rack));
+    }
+}

@@ -1,0 +1,92 @@
+//! ListOffsets: earliest (−2), latest (−1: high watermark, or last stable offset for read_committed), by time, and the record with
+//! the largest timestamp (−3, v7). −4 (earliest local, v8) is the log start and −5 (latest tiered, v9) is unknown, as without tiered
+//! storage.
+//!
+//! Nothing found is offset −1, not an error. v4 checks the leader epoch.
+
+use milena_protocol::ErrorCode;
+use milena_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use milena_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use milena_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+
+use super::offset_for_leader_epoch::check_epoch;
+use super::{Api, Call, Served};
+use crate::state::State;
+
+pub(crate) struct ListOffsets;
+
+impl Api for ListOffsets {
+    type Request = ListOffsetsRequest;
+
+    fn digest(_: &State, _: &Call, request: &ListOffsetsRequest) -> String {
+        let mut words = Vec::new();
+        for topic in &request.topics {
+            words.extend(
+                topic
+                    .partitions
+                    .iter()
+                    .map(|p| format!("{}-{}@{}", topic.name.as_str(), p.partition_index, p.timestamp)),
+            );
+        }
+        words.join(" ")
+    }
+
+    fn partitions(_: &State, _: &Call, request: &ListOffsetsRequest) -> Vec<(String, i32)> {
+        let mut touched = Vec::new();
+        for topic in &request.topics {
+            touched.extend(topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index)));
+        }
+        touched
+    }
+
+    fn serve(state: &mut State, call: &Call, request: ListOffsetsRequest) -> Served<ListOffsetsResponse> {
+        let mut topics = Vec::new();
+        for topic in request.topics {
+            let mut partitions = Vec::new();
+            for asked in &topic.partitions {
+                let mut found = ListOffsetsPartitionResponse::default()
+                    .with_partition_index(asked.partition_index)
+                    .with_offset(-1)
+                    .with_timestamp(-1)
+                    .with_leader_epoch(-1);
+                match look(state, call, &topic.name, asked, request.isolation_level == 1) {
+                    Ok((offset, timestamp, epoch)) => {
+                        found.offset = offset;
+                        found.timestamp = timestamp;
+                        if call.version >= 4 {
+                            found.leader_epoch = epoch;
+                        }
+                    }
+                    Err(code) => found.error_code = code.0,
+                }
+                partitions.push(found);
+            }
+            topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+        }
+        Served::Now(ListOffsetsResponse::default().with_topics(topics))
+    }
+}
+
+fn look(
+    state: &mut State,
+    call: &Call,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+    read_committed: bool,
+) -> Result<(i64, i64, i32), ErrorCode> {
+    const NONE: (i64, i64, i32) = (-1, -1, -1);
+    call.injected(topic, asked.partition_index)?;
+    let partition = state.led_by(call.broker, topic, asked.partition_index)?;
+    check_epoch(asked.current_leader_epoch, partition.leader_epoch)?;
+    let log = &partition.log;
+    let end = if read_committed { log.last_stable_offset() } else { log.high_watermark() };
+    let below_end = |found: Option<(i64, i64, i32)>| found.filter(|(offset, ..)| *offset < end).unwrap_or(NONE);
+    match asked.timestamp {
+        -1 => Ok((end, -1, partition.leader_epoch)),
+        -2 | -4 => Ok((log.start(), -1, log.epoch_at(log.start()).unwrap_or(-1))),
+        -3 => Ok(below_end(log.find_latest_time())),
+        -5 => Ok(NONE),
+        timestamp if timestamp >= 0 => Ok(below_end(log.find_by_time(timestamp))),
+        _ => Err(ErrorCode::UNSUPPORTED_VERSION),
+    }
+}

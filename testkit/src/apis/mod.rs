@@ -1,0 +1,220 @@
+//! The APIs, one file each, named as Kafka names them. Each file opens with the behaviour that it models and its version notes.
+//!
+//! An API is registered by its line in the table at the end; ApiVersions is derived from that table, so it is always honest. Every
+//! version is answered that the message crate can speak.
+
+pub(crate) mod api_versions;
+mod create_partitions;
+pub(crate) mod create_topics;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+pub(crate) mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+
+use std::marker::PhantomData;
+
+use bytes::{Buf, Bytes};
+use milena_protocol::{ApiKey, Decodable, Encodable, ErrorCode, HeaderVersion, Message, Request, StrBytes};
+use tokio::time::Instant;
+
+use crate::faults::InjectedError;
+use crate::state::State;
+
+/// One request, but for its body.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) connection: u64,
+    pub(crate) broker: i32,
+    pub(crate) api: ApiKey,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) client_id: StrBytes,
+    /// Errors that faults want to see.
+    pub(crate) errors: Vec<InjectedError>,
+    pub(crate) now: Instant,
+}
+
+impl Call {
+    /// The error that a fault injects for this partition.
+    pub(crate) fn injected(&self, topic: &str, partition: i32) -> Result<(), ErrorCode> {
+        match self.errors.iter().find(|error| error.concerns(topic, partition)) {
+            Some(error) => Err(error.code()),
+            None => Ok(()),
+        }
+    }
+
+    /// The error that a fault injects for a request without partitions.
+    pub(crate) fn injected_for_request(&self) -> Result<(), ErrorCode> {
+        self.errors.first().map_or(Ok(()), |error| Err(error.code()))
+    }
+
+    /// What a handler keeps that answers later.
+    pub(crate) fn pending<R>(&self) -> Pending<R> {
+        Pending {
+            connection: self.connection,
+            version: self.version,
+            correlation_id: self.correlation_id,
+            response: PhantomData,
+        }
+    }
+}
+
+/// The right to answer one request, now or later.
+#[derive(Debug)]
+pub(crate) struct Pending<R> {
+    pub(crate) connection: u64,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    response: PhantomData<fn(R)>,
+}
+
+/// How a handler ended.
+pub(crate) enum Served<R> {
+    /// This is the answer.
+    Now(R),
+    /// The handler has kept [`Call::pending`] and will answer.
+    Later,
+    /// There is no answer, and the next request may come (acks=0).
+    Never,
+    /// A broker closes the connection.
+    Close(String),
+}
+
+/// The connection has to be closed, with the reason.
+pub(crate) struct Close(pub(crate) String);
+
+/// One API: how its requests are described and served.
+pub(crate) trait Api: 'static {
+    /// The request; its response comes with it.
+    type Request: Request<Response: Encodable> + Decodable + Sync;
+    /// The lowest version that is served.
+    const MIN: i16 = <Self::Request as Message>::VERSIONS.min;
+    /// The highest version that is served.
+    const MAX: i16 = <Self::Request as Message>::VERSIONS.max;
+
+    /// What the request is about, in a few words, for the log.
+    fn digest(_state: &State, _call: &Call, _request: &Self::Request) -> String {
+        String::new()
+    }
+
+    /// The partitions that the request touches, for faults.
+    fn partitions(_state: &State, _call: &Call, _request: &Self::Request) -> Vec<(String, i32)> {
+        Vec::new()
+    }
+
+    /// The group that the request names, for faults.
+    fn group(_request: &Self::Request) -> Option<String> {
+        None
+    }
+
+    /// Serves the request.
+    fn serve(state: &mut State, call: &Call, request: Self::Request) -> Served<<Self::Request as Request>::Response>;
+}
+
+/// Serves one decoded request.
+pub(crate) type Serve = Box<dyn FnOnce(&mut State, Call) -> Result<(), Close> + Send>;
+
+/// A request that has been read and can be served now or later.
+pub(crate) struct Parked {
+    pub(crate) call: Call,
+    pub(crate) serve: Serve,
+}
+
+/// A request that has been decoded.
+pub(crate) struct Opened {
+    pub(crate) digest: String,
+    pub(crate) partitions: Vec<(String, i32)>,
+    pub(crate) group: Option<String>,
+    pub(crate) serve: Serve,
+}
+
+/// A row of the table of APIs.
+pub(crate) struct Registered {
+    pub(crate) key: ApiKey,
+    pub(crate) min: i16,
+    pub(crate) max: i16,
+    pub(crate) request_header_version: fn(i16) -> i16,
+    pub(crate) open: fn(&State, &Call, Bytes) -> Result<Opened, String>,
+}
+
+const fn register<A: Api>() -> Registered {
+    Registered {
+        key: <A::Request as Request>::KEY,
+        min: A::MIN,
+        max: A::MAX,
+        request_header_version: <A::Request as HeaderVersion>::header_version,
+        open: open::<A>,
+    }
+}
+
+fn open<A: Api>(state: &State, call: &Call, mut body: Bytes) -> Result<Opened, String> {
+    let request = A::Request::decode(&mut body, call.version).map_err(|e| e.to_string())?;
+    if body.has_remaining() {
+        return Err(format!("{} bytes are left after the last field", body.remaining()));
+    }
+    let faults = !state.faults.is_empty();
+    Ok(Opened {
+        digest: if state.log.is_on() { A::digest(state, call, &request) } else { String::new() },
+        partitions: if faults { A::partitions(state, call, &request) } else { Vec::new() },
+        group: if faults { A::group(&request) } else { None },
+        serve: Box::new(move |state, call| {
+            match A::serve(state, &call, request) {
+                Served::Now(response) => state.answer(&call.pending(), &response, call.now),
+                Served::Later => {}
+                Served::Never => state.answer_nothing(call.connection),
+                Served::Close(reason) => return Err(Close(reason)),
+            }
+            Ok(())
+        }),
+    })
+}
+
+/// The row of an API.
+pub(crate) fn find(api: ApiKey) -> Option<&'static Registered> {
+    APIS.iter().find(|row| row.key == api)
+}
+
+macro_rules! apis {
+    ($($file:ident $name:ident $key:ident)*) => {
+        /// All APIs, in the order of their numbers.
+        pub(crate) static APIS: &[Registered] = &[$(register::<$file::$name>(),)*];
+
+        /// An API that this cluster serves, by Kafka's name. Faults take this or an [`ApiKey`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        #[allow(missing_docs)] // Kafka's names are the documentation
+        pub enum ApiName {
+            $($name,)*
+        }
+
+        impl From<ApiName> for ApiKey {
+            fn from(api: ApiName) -> Self {
+                match api {
+                    $(ApiName::$name => Self::$key,)*
+                }
+            }
+        }
+    };
+}
+
+apis! {
+    produce Produce PRODUCE
+    fetch Fetch FETCH
+    list_offsets ListOffsets LIST_OFFSETS
+    metadata Metadata METADATA
+    api_versions ApiVersions API_VERSIONS
+    create_topics CreateTopics CREATE_TOPICS
+    delete_topics DeleteTopics DELETE_TOPICS
+    delete_records DeleteRecords DELETE_RECORDS
+    init_producer_id InitProducerId INIT_PRODUCER_ID
+    offset_for_leader_epoch OffsetForLeaderEpoch OFFSET_FOR_LEADER_EPOCH
+    describe_configs DescribeConfigs DESCRIBE_CONFIGS
+    create_partitions CreatePartitions CREATE_PARTITIONS
+    describe_cluster DescribeCluster DESCRIBE_CLUSTER
+}

@@ -1,0 +1,234 @@
+//! Produce: batches are validated as strictly as a broker does and appended, partition by partition; one that is refused does not
+//! hinder the others.
+//!
+//! - acks 0 gets no answer; if anything fails then, the broker closes the connection. 1 and −1 are answered after the append (the
+//!   model's replicas are never behind); −1 needs `min.insync.replicas`, else `NOT_ENOUGH_REPLICAS`. Any other number is
+//!   `INVALID_REQUIRED_ACKS`.
+//! - A repeat of one of the last five batches of a producer gets its original offset, and that batch's max timestamp as
+//!   `log_append_time_ms` even where the topic has CreateTime, as Kafka does.
+//! - `NOT_LEADER_OR_FOLLOWER` carries the new leader from v10 on (KIP-951).
+//! - v8 names the record that is to blame, v13 takes topic ids (`UNKNOWN_TOPIC_ID`).
+
+use milena_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use milena_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
+use milena_protocol::messages::{BrokerId, ProduceRequest, ProduceResponse};
+use milena_protocol::{ErrorCode, StrBytes};
+
+use super::{Api, Call, Served};
+use crate::log::batch::{self, BatchHeader, Refusal, Rules};
+use crate::log::next_sequence;
+use crate::state::State;
+
+pub(crate) struct Produce;
+
+impl Api for Produce {
+    type Request = ProduceRequest;
+
+    fn digest(state: &State, call: &Call, request: &ProduceRequest) -> String {
+        let mut text = format!("acks={}", request.acks);
+        for topic in &request.topic_data {
+            let name = name(state, call, topic).unwrap_or("?");
+            for partition in &topic.partition_data {
+                text.push_str(&format!(" {name}-{}", partition.index));
+                if let Some(batch) = partition.records.as_ref().and_then(|bytes| BatchHeader::read(bytes)) {
+                    text.push_str(&format!(":{}", batch.count));
+                    if batch.producer_id >= 0 {
+                        text.push_str(&format!(
+                            "@{}/{}/{}",
+                            batch.producer_id, batch.producer_epoch, batch.base_sequence
+                        ));
+                    }
+                }
+            }
+        }
+        text
+    }
+
+    fn partitions(state: &State, call: &Call, request: &ProduceRequest) -> Vec<(String, i32)> {
+        let mut touched = Vec::new();
+        for topic in &request.topic_data {
+            if let Some(name) = name(state, call, topic) {
+                touched.extend(topic.partition_data.iter().map(|p| (name.to_owned(), p.index)));
+            }
+        }
+        touched
+    }
+
+    fn serve(state: &mut State, call: &Call, request: ProduceRequest) -> Served<ProduceResponse> {
+        let mut response = ProduceResponse::default();
+        let mut failed = false;
+        for topic in &request.topic_data {
+            let name = name(state, call, topic).map(str::to_owned);
+            let mut partitions = Vec::new();
+            for data in &topic.partition_data {
+                let outcome = match &name {
+                    Some(name) => produce(state, call, name, data, request.acks),
+                    None => Err(Refusal::new(ErrorCode::UNKNOWN_TOPIC_ID, "no topic has this id")),
+                };
+                failed |= outcome.is_err();
+                let mut answer = answer(call, data.index, outcome);
+                if answer.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER.0 && call.version >= 10 {
+                    let hint = name.as_ref().and_then(|name| state.leader_hint(name, data.index));
+                    if let Some((leader, epoch)) = hint {
+                        answer.current_leader =
+                            LeaderIdAndEpoch::default().with_leader_id(BrokerId(leader)).with_leader_epoch(epoch);
+                        add_endpoint(state, &mut response.node_endpoints, leader);
+                    }
+                }
+                partitions.push(answer);
+            }
+            let mut answered = TopicProduceResponse::default().with_partition_responses(partitions);
+            if call.version >= 13 {
+                answered.topic_id = topic.topic_id;
+            } else {
+                answered.name = topic.name.clone();
+            }
+            response.responses.push(answered);
+        }
+        match request.acks {
+            0 if failed => Served::Close("a produce request with acks=0 failed".to_owned()),
+            0 => Served::Never,
+            _ => Served::Now(response),
+        }
+    }
+}
+
+fn name<'a>(state: &'a State, call: &Call, topic: &'a TopicProduceData) -> Option<&'a str> {
+    state.topic_name(call.version >= 13, &topic.name, &topic.topic_id)
+}
+
+/// What a partition's answer says.
+struct Appended {
+    base_offset: i64,
+    log_append_time: i64,
+    log_start: i64,
+}
+
+fn produce(
+    state: &mut State,
+    call: &Call,
+    topic: &str,
+    data: &PartitionProduceData,
+    acks: i16,
+) -> Result<Appended, Refusal> {
+    let plain = |code: ErrorCode| Refusal::new(code, code.name().unwrap_or_default());
+    call.injected(topic, data.index).map_err(plain)?;
+    if !matches!(acks, -1..=1) {
+        return Err(plain(ErrorCode::INVALID_REQUIRED_ACKS));
+    }
+    let wall_clock = state.wall_clock_ms(call.now);
+    let rules = rules(state, topic, wall_clock);
+    let min_isr = state.topics.get(topic).and_then(|t| t.config_i64("min.insync.replicas")).unwrap_or(1);
+    let by_broker =
+        state.topics.get(topic).is_some_and(|t| t.config("message.timestamp.type") == Some("LogAppendTime"));
+    let partition = state.led_by(call.broker, topic, data.index).map_err(plain)?;
+    if acks == -1 && (partition.isr.len() as i64) < min_isr {
+        return Err(plain(ErrorCode::NOT_ENOUGH_REPLICAS));
+    }
+    let bytes = data.records.as_deref().unwrap_or_default();
+    let valid = batch::validate(bytes, call.version, rules)?;
+    if valid.header.is_transactional() {
+        return Err(Refusal::new(
+            ErrorCode::INVALID_TXN_STATE,
+            "the producer has no transaction that contains this partition",
+        ));
+    }
+    let log = &mut partition.log;
+    if valid.header.producer_id >= 0 {
+        if let Some(original) = log.producers.duplicate_of(&valid.header) {
+            return Ok(Appended {
+                base_offset: original.base_offset,
+                log_append_time: original.timestamp,
+                log_start: log.start(),
+            });
+        }
+        log.producers.check(&valid.header)?;
+    }
+    let append_time = by_broker.then_some(wall_clock);
+    let base_offset = log.append(bytes, &valid, partition.leader_epoch, append_time);
+    let appended = Appended { base_offset, log_append_time: append_time.unwrap_or(-1), log_start: log.start() };
+    check_invariants(state, topic, data.index, &valid.header, base_offset);
+    state.on_partition_changed(topic, data.index, call.now);
+    Ok(appended)
+}
+
+fn rules(state: &State, topic: &str, wall_clock: i64) -> Rules {
+    let topic = state.topics.get(topic);
+    let number = |name: &str| topic.and_then(|topic| topic.config_i64(name));
+    let configured = |name: &str| topic.is_some_and(|topic| topic.configs.contains_key(name));
+    let after = number("message.timestamp.after.max.ms")
+        .filter(|_| state.settings.default_timestamp_limit || configured("message.timestamp.after.max.ms"));
+    let before = number("message.timestamp.before.max.ms").filter(|limit| *limit != i64::MAX);
+    let by_producer = topic.is_none_or(|topic| topic.config("message.timestamp.type") == Some("CreateTime"));
+    Rules {
+        max_message_bytes: number("max.message.bytes").and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX),
+        compacted: topic.is_some_and(|topic| topic.is_compacted()),
+        latest_timestamp: after.filter(|_| by_producer).map(|limit| wall_clock.saturating_add(limit)),
+        earliest_timestamp: before.filter(|_| by_producer).map(|limit| wall_clock.saturating_sub(limit)),
+    }
+}
+
+/// Sequences of a producer follow each other, and its epochs never go back: looked up in the stored batches, not in what the check
+/// above remembers.
+fn check_invariants(state: &mut State, topic: &str, index: i32, header: &BatchHeader, base_offset: i64) {
+    if header.producer_id < 0 {
+        return;
+    }
+    let Some(partition) = state.topics.get(topic).and_then(|t| t.partition(index)) else { return };
+    let before = partition.log.previous_of(header.producer_id, base_offset);
+    let Some(before) = before else { return };
+    let same_epoch = before.producer_epoch == header.producer_epoch;
+    let expected = if same_epoch { next_sequence(before.last_sequence()) } else { 0 };
+    if before.producer_epoch > header.producer_epoch || expected != header.base_sequence {
+        state.violation(format!(
+            "{topic}-{index}: producer {} wrote sequence {} of epoch {} at offset {base_offset} behind sequence {} of epoch {}",
+            header.producer_id,
+            header.base_sequence,
+            header.producer_epoch,
+            before.last_sequence(),
+            before.producer_epoch
+        ));
+    }
+}
+
+fn answer(call: &Call, index: i32, outcome: Result<Appended, Refusal>) -> PartitionProduceResponse {
+    let mut response = PartitionProduceResponse::default().with_index(index);
+    match outcome {
+        Ok(appended) => {
+            response.base_offset = appended.base_offset;
+            response.log_append_time_ms = appended.log_append_time;
+            if call.version >= 5 {
+                response.log_start_offset = appended.log_start;
+            }
+        }
+        Err(refusal) => {
+            tracing::debug!(target: "milena_testkit", partition = index, code = %refusal.code, "{}", refusal.message);
+            response.error_code = refusal.code.0;
+            response.base_offset = -1;
+            response.log_append_time_ms = -1;
+            if call.version >= 8 {
+                let message = StrBytes::from_string(refusal.message);
+                if let Some(record) = refusal.record {
+                    let blame = BatchIndexAndErrorMessage::default()
+                        .with_batch_index(record)
+                        .with_batch_index_error_message(Some(message.clone()));
+                    response.record_errors.push(blame);
+                }
+                response.error_message = Some(message);
+            }
+        }
+    }
+    response
+}
+
+fn add_endpoint(state: &State, endpoints: &mut Vec<NodeEndpoint>, broker: i32) {
+    if endpoints.iter().any(|known| known.node_id.0 == broker) {
+        return;
+    }
+    if let Some((host, port, rack)) = state.endpoint(broker) {
+        let endpoint = NodeEndpoint::default().with_node_id(BrokerId(broker)).with_host(host).with_port(port);
+        endpoints.push(endpoint.with_rack(rack));
+    }
+}

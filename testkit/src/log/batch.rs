@@ -1,0 +1,418 @@
+//! A record batch as a broker sees it: checked from outside to inside before it is stored.
+//!
+//! This is deliberately a second code path. The clients write and read batches with `milena-protocol`'s codec; a broker model that
+//! checked them with that same codec would prove nothing, so this file walks the bytes by itself and takes its CRC from another
+//! crate. The rules and the codes are those of Kafka's `ProduceRequest.validateRecords`, `UnifiedLog.analyzeAndValidateRecords` and
+//! `LogValidator`.
+//!
+//! ```text
+//! 0 base offset i64 | 8 length i32 | 12 leader epoch i32 | 16 magic i8 | 17 crc u32 | 21 attributes i16 | 23 last offset delta i32
+//! 27 base timestamp i64 | 35 max timestamp i64 | 43 producer id i64 | 51 epoch i16 | 53 base sequence i32 | 57 count i32 | 61 records
+//! ```
+
+use std::io::Read;
+
+use bytes::{Bytes, BytesMut};
+use milena_protocol::ErrorCode;
+
+/// Bytes of a batch before its first record.
+pub(crate) const HEADER_BYTES: usize = 61;
+
+/// Bytes that are outside the announced length: base offset and the length itself.
+const LENGTH_OVERHEAD: usize = 12;
+
+/// No batch of a test unpacks to more: a decompression bomb ends here.
+const MAX_UNCOMPRESSED: u64 = 256 << 20;
+
+const COMPRESSION_MASK: i16 = 0x07;
+const LOG_APPEND_TIME: i16 = 0x08;
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+
+/// The fields of a batch header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchHeader {
+    pub(crate) base_offset: i64,
+    pub(crate) length: i32,
+    pub(crate) magic: i8,
+    pub(crate) crc: u32,
+    pub(crate) attributes: i16,
+    pub(crate) last_offset_delta: i32,
+    pub(crate) base_timestamp: i64,
+    pub(crate) max_timestamp: i64,
+    pub(crate) producer_id: i64,
+    pub(crate) producer_epoch: i16,
+    pub(crate) base_sequence: i32,
+    pub(crate) count: i32,
+}
+
+impl BatchHeader {
+    /// Reads a header; `None` if there are fewer than 61 bytes.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut walk = Walk(bytes.get(..HEADER_BYTES)?);
+        let base_offset = i64::from_be_bytes(walk.array()?);
+        let length = i32::from_be_bytes(walk.array()?);
+        let _leader_epoch: [u8; 4] = walk.array()?;
+        Some(Self {
+            base_offset,
+            length,
+            magic: i8::from_be_bytes(walk.array()?),
+            crc: u32::from_be_bytes(walk.array()?),
+            attributes: i16::from_be_bytes(walk.array()?),
+            last_offset_delta: i32::from_be_bytes(walk.array()?),
+            base_timestamp: i64::from_be_bytes(walk.array()?),
+            max_timestamp: i64::from_be_bytes(walk.array()?),
+            producer_id: i64::from_be_bytes(walk.array()?),
+            producer_epoch: i16::from_be_bytes(walk.array()?),
+            base_sequence: i32::from_be_bytes(walk.array()?),
+            count: i32::from_be_bytes(walk.array()?),
+        })
+    }
+
+    pub(crate) fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    pub(crate) fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
+    }
+
+    /// The sequence of the last record; sequences wrap from `i32::MAX` to 0.
+    pub(crate) fn last_sequence(&self) -> i32 {
+        if self.base_sequence < 0 {
+            return self.base_sequence;
+        }
+        (self.base_sequence.wrapping_add(self.last_offset_delta)) & i32::MAX
+    }
+}
+
+/// A record as a test wants to see it: decoded, with the facts of its batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredRecord {
+    /// Its offset.
+    pub offset: i64,
+    /// Milliseconds since the epoch: the producer's, or the broker's for a topic with LogAppendTime.
+    pub timestamp: i64,
+    /// The key, if there is one. Empty is not none.
+    pub key: Option<Bytes>,
+    /// The value, if there is one. None is a tombstone on a compacted topic.
+    pub value: Option<Bytes>,
+    /// Headers in their order, duplicates kept.
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+    /// The producer's id; −1 without idempotence.
+    pub producer_id: i64,
+    /// The producer's epoch; −1 without idempotence.
+    pub producer_epoch: i16,
+    /// The record's sequence; −1 without idempotence.
+    pub sequence: i32,
+    /// Whether the record belongs to a transaction.
+    pub transactional: bool,
+    /// Whether this is a transaction marker and no record of a user.
+    pub control: bool,
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+    /// The record that is to blame, by its index in the batch (Produce v8 and later, KIP-467).
+    pub(crate) record: Option<i32>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), record: None }
+    }
+
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::INVALID_RECORD, message)
+    }
+
+    fn at(record: i32, message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::INVALID_RECORD, message: message.into(), record: Some(record) }
+    }
+}
+
+/// What a topic's configuration asks of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// `max.message.bytes`.
+    pub(crate) max_message_bytes: usize,
+    /// `cleanup.policy` contains `compact`: every record needs a key.
+    pub(crate) compacted: bool,
+    /// The latest timestamp a record may carry, if that is limited (`message.timestamp.after.max.ms`).
+    pub(crate) latest_timestamp: Option<i64>,
+    /// The earliest timestamp a record may carry, if that is limited (`message.timestamp.before.max.ms`).
+    pub(crate) earliest_timestamp: Option<i64>,
+}
+
+/// A batch that may be stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Valid {
+    pub(crate) header: BatchHeader,
+    /// What the records say, which is not always what the header says.
+    pub(crate) max_timestamp: i64,
+}
+
+/// Checks a batch that a client sent, inside and out.
+pub(crate) fn validate(bytes: &[u8], produce_version: i16, rules: Rules) -> Result<Valid, Refusal> {
+    if bytes.is_empty() {
+        return Err(Refusal::invalid(
+            "a Produce request must have exactly one record batch per partition: there is none",
+        ));
+    }
+    if bytes.get(16).is_some_and(|magic| *magic != 2) {
+        return Err(Refusal::invalid("a Produce request may only have record batches of magic 2"));
+    }
+    let Some(header) = BatchHeader::read(bytes) else {
+        return Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, "the record batch is shorter than its header"));
+    };
+    let announced = usize::try_from(header.length).ok().and_then(|length| length.checked_add(LENGTH_OVERHEAD));
+    match announced {
+        Some(announced) if announced >= HEADER_BYTES && announced == bytes.len() => {}
+        Some(announced) if announced >= HEADER_BYTES && announced < bytes.len() => {
+            return Err(Refusal::invalid(
+                "a Produce request must have exactly one record batch per partition: there are bytes behind the first",
+            ));
+        }
+        _ => {
+            return Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, "the record batch is cut off or its length is wrong"));
+        }
+    }
+    let codec = header.attributes & COMPRESSION_MASK;
+    if codec == 4 && produce_version < 7 {
+        return Err(Refusal::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, "zstd needs Produce v7 or later"));
+    }
+    if header.base_offset != 0 {
+        return Err(Refusal::invalid(format!(
+            "the base offset of a batch must be 0, and it is {}",
+            header.base_offset
+        )));
+    }
+    if bytes.len() > rules.max_message_bytes {
+        return Err(Refusal::new(
+            ErrorCode::MESSAGE_TOO_LARGE,
+            format!("the batch has {} bytes, and max.message.bytes is {}", bytes.len(), rules.max_message_bytes),
+        ));
+    }
+    if crc32c::crc32c(&bytes[21..]) != header.crc {
+        return Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, "the record batch's CRC does not match its bytes"));
+    }
+    if header.count <= 0 || header.last_offset_delta != header.count - 1 {
+        return Err(Refusal::invalid(format!(
+            "a batch of {} records must have last offset delta {}, and it has {}",
+            header.count,
+            header.count - 1,
+            header.last_offset_delta
+        )));
+    }
+    if header.is_control() {
+        return Err(Refusal::invalid("clients are not allowed to write control records"));
+    }
+    if header.producer_id >= 0 && (header.base_sequence < 0 || header.producer_epoch < 0) {
+        return Err(Refusal::invalid("a batch with a producer id needs an epoch and a sequence"));
+    }
+    if header.is_transactional() && header.producer_id < 0 {
+        return Err(Refusal::invalid("a transactional batch needs a producer id"));
+    }
+    let max_timestamp = validate_records(bytes, &header, rules)?;
+    Ok(Valid { header, max_timestamp })
+}
+
+/// Returns the latest timestamp of the records.
+fn validate_records(bytes: &[u8], header: &BatchHeader, rules: Rules) -> Result<i64, Refusal> {
+    let records = records_of(bytes, header)?;
+    let mut walk = Walk(&records);
+    let mut max_timestamp = i64::MIN;
+    for index in 0..header.count {
+        let Some(record) = walk.record() else {
+            return Err(Refusal::at(index, format!("record {index} of {} is cut off or malformed", header.count)));
+        };
+        if record.offset_delta != index {
+            return Err(Refusal::at(
+                index,
+                format!(
+                    "record {index} has offset delta {}: deltas count up from 0 without holes",
+                    record.offset_delta
+                ),
+            ));
+        }
+        let timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
+        max_timestamp = max_timestamp.max(timestamp);
+        if rules.compacted && record.key.is_none() {
+            return Err(Refusal::at(index, "a compacted topic cannot accept a record without key"));
+        }
+        if rules.latest_timestamp.is_some_and(|latest| timestamp > latest)
+            || rules.earliest_timestamp.is_some_and(|earliest| timestamp < earliest)
+        {
+            return Err(Refusal {
+                code: ErrorCode::INVALID_TIMESTAMP,
+                message: format!("timestamp {timestamp} of record {index} is out of the range that the topic accepts"),
+                record: Some(index),
+            });
+        }
+    }
+    if !walk.0.is_empty() {
+        return Err(Refusal::invalid(format!("{} bytes stand behind the batch's last record", walk.0.len())));
+    }
+    Ok(max_timestamp)
+}
+
+/// The uncompressed records of a batch.
+fn records_of<'a>(bytes: &'a [u8], header: &BatchHeader) -> Result<std::borrow::Cow<'a, [u8]>, Refusal> {
+    let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    match header.attributes & COMPRESSION_MASK {
+        0 => Ok(body.into()),
+        3 => {
+            let mut records = Vec::new();
+            let read = lz4_flex::frame::FrameDecoder::new(body).take(MAX_UNCOMPRESSED + 1).read_to_end(&mut records);
+            match read {
+                Ok(_) if records.len() as u64 > MAX_UNCOMPRESSED => Err(Refusal::new(
+                    ErrorCode::MESSAGE_TOO_LARGE,
+                    format!("the batch unpacks to more than {MAX_UNCOMPRESSED} bytes"),
+                )),
+                Ok(_) => Ok(records.into()),
+                Err(e) => {
+                    Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, format!("the lz4 frame cannot be unpacked: {e}")))
+                }
+            }
+        }
+        codec => Err(Refusal::new(
+            ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+            format!("the test kit does not unpack codec {codec}: it knows none (0) and lz4 (3)"),
+        )),
+    }
+}
+
+/// A validated batch as it is stored: offsets and leader epoch stamped in, and the broker's time if the topic wants that.
+///
+/// A wrong max timestamp is corrected, silently, as Kafka does.
+pub(crate) fn stamp(
+    bytes: &[u8],
+    valid: &Valid,
+    base_offset: i64,
+    leader_epoch: i32,
+    log_append_time: Option<i64>,
+) -> Bytes {
+    let mut stored = BytesMut::from(bytes);
+    stored[0..8].copy_from_slice(&base_offset.to_be_bytes());
+    stored[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
+    let (time_type, max_timestamp) = match log_append_time {
+        // The records keep their deltas; readers take the batch's max timestamp for all of them.
+        Some(time) => (LOG_APPEND_TIME, time),
+        None => (0, valid.max_timestamp),
+    };
+    let attributes = (valid.header.attributes & !LOG_APPEND_TIME) | time_type;
+    if attributes != valid.header.attributes || max_timestamp != valid.header.max_timestamp {
+        stored[21..23].copy_from_slice(&attributes.to_be_bytes());
+        stored[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
+        let crc = crc32c::crc32c(&stored[21..]);
+        stored[17..21].copy_from_slice(&crc.to_be_bytes());
+    }
+    stored.freeze()
+}
+
+/// The records of a stored batch. Empty for bytes that are none, which cannot come out of [`validate`].
+pub(crate) fn decode(bytes: &Bytes) -> Vec<StoredRecord> {
+    let Some(header) = BatchHeader::read(bytes) else { return Vec::new() };
+    let records = match records_of(bytes, &header) {
+        Ok(std::borrow::Cow::Borrowed(_)) => bytes.slice(HEADER_BYTES..),
+        Ok(std::borrow::Cow::Owned(unpacked)) => Bytes::from(unpacked),
+        Err(_) => return Vec::new(),
+    };
+    let mut walk = Walk(&records);
+    let mut decoded = Vec::new();
+    while let Some(record) = walk.record() {
+        let own = |slice: &[u8]| records.slice_ref(slice);
+        let log_append_time = header.attributes & LOG_APPEND_TIME != 0;
+        decoded.push(StoredRecord {
+            offset: header.base_offset + i64::from(record.offset_delta),
+            timestamp: if log_append_time {
+                header.max_timestamp
+            } else {
+                header.base_timestamp.wrapping_add(record.timestamp_delta)
+            },
+            key: record.key.map(own),
+            value: record.value.map(own),
+            headers: record.headers.into_iter().map(|(key, value)| (own(key), value.map(own))).collect(),
+            producer_id: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            sequence: if header.base_sequence < 0 {
+                -1
+            } else {
+                header.base_sequence.wrapping_add(record.offset_delta) & i32::MAX
+            },
+            transactional: header.is_transactional(),
+            control: header.is_control(),
+        });
+    }
+    decoded
+}
+
+struct RawRecord<'a> {
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: Vec<(&'a [u8], Option<&'a [u8]>)>,
+}
+
+/// Takes pieces off the front of a slice; `None` when it is too short.
+struct Walk<'a>(&'a [u8]);
+
+impl<'a> Walk<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(len)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    /// A zig-zag varint of at most ten bytes.
+    fn varlong(&mut self) -> Option<i64> {
+        let mut raw = 0u64;
+        for shift in (0..70).step_by(7) {
+            let [byte] = self.array()?;
+            raw |= u64::from(byte & 0x7f).checked_shl(shift)?;
+            if byte & 0x80 == 0 {
+                return Some((raw >> 1) as i64 ^ -((raw & 1) as i64));
+            }
+        }
+        None
+    }
+
+    fn varint(&mut self) -> Option<i32> {
+        i32::try_from(self.varlong()?).ok()
+    }
+
+    /// A varint length, −1 for none, and so many bytes.
+    fn nullable(&mut self) -> Option<Option<&'a [u8]>> {
+        match self.varint()? {
+            -1 => Some(None),
+            len => Some(Some(self.take(usize::try_from(len).ok()?)?)),
+        }
+    }
+
+    /// One record; `None` at the end and for a record that does not fill the length it announces.
+    fn record(&mut self) -> Option<RawRecord<'a>> {
+        let len = usize::try_from(self.varint()?).ok()?;
+        let mut body = Walk(self.take(len)?);
+        let [_attributes] = body.array()?;
+        let timestamp_delta = body.varlong()?;
+        let offset_delta = body.varint()?;
+        let key = body.nullable()?;
+        let value = body.nullable()?;
+        let count = usize::try_from(body.varint()?).ok()?;
+        let mut headers = Vec::new();
+        for _ in 0..count {
+            let key = body.nullable()??;
+            headers.push((key, body.nullable()?));
+        }
+        body.0.is_empty().then_some(RawRecord { timestamp_delta, offset_delta, key, value, headers })
+    }
+}

@@ -1,0 +1,206 @@
+//! The log of one partition: stored batches, leader epochs, producers.
+//!
+//! Replication is not modelled record by record: all replicas share this log, so the high watermark is the log's end.
+
+pub(crate) mod batch;
+mod producers;
+
+use bytes::{Bytes, BytesMut};
+
+use batch::{BatchHeader, StoredRecord, Valid};
+pub(crate) use producers::{Producers, next_sequence};
+
+/// One batch as it is stored.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredBatch {
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) max_timestamp: i64,
+    pub(crate) leader_epoch: i32,
+    pub(crate) bytes: Bytes,
+}
+
+/// The log of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    batches: Vec<StoredBatch>,
+    start: i64,
+    end: i64,
+    bytes: u64,
+    /// Which epoch began at which offset, in order.
+    epochs: Vec<(i32, i64)>,
+    pub(crate) producers: Producers,
+}
+
+/// What a read gives.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) bytes: Bytes,
+    /// The first batch did not fit as a whole.
+    pub(crate) first_is_cut: bool,
+}
+
+impl Log {
+    /// The first offset that can be read.
+    pub(crate) fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// The offset that the next record gets.
+    pub(crate) fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// The offset below which consumers may read. All replicas share this log, so it is the end.
+    pub(crate) fn high_watermark(&self) -> i64 {
+        self.end
+    }
+
+    /// The offset below which every transaction is decided.
+    pub(crate) fn last_stable_offset(&self) -> i64 {
+        self.end
+    }
+
+    /// A leader was elected: records from here on belong to `epoch`.
+    pub(crate) fn begin_epoch(&mut self, epoch: i32) {
+        while self.epochs.last().is_some_and(|(_, start)| *start >= self.end) {
+            self.epochs.pop();
+        }
+        self.epochs.push((epoch, self.end));
+    }
+
+    /// The epoch in which the record at `offset` was written.
+    pub(crate) fn epoch_at(&self, offset: i64) -> Option<i32> {
+        self.epochs.iter().rev().find(|(_, start)| *start <= offset).map(|(epoch, _)| *epoch)
+    }
+
+    /// The largest epoch not above `epoch` and the offset at which it ended; `(-1, -1)` if that is unknown.
+    pub(crate) fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
+        let Some(&(latest, _)) = self.epochs.last() else { return (-1, -1) };
+        if epoch == latest {
+            return (latest, self.end);
+        }
+        let above = self.epochs.partition_point(|(e, _)| *e <= epoch);
+        let Some(&(_, next_start)) = self.epochs.get(above) else { return (-1, -1) };
+        match above.checked_sub(1).and_then(|floor| self.epochs.get(floor)) {
+            Some(&(floor, _)) => (floor, next_start),
+            None => (epoch, next_start),
+        }
+    }
+
+    /// Appends a validated batch and returns its base offset.
+    pub(crate) fn append(
+        &mut self,
+        bytes: &[u8],
+        valid: &Valid,
+        leader_epoch: i32,
+        log_append_time: Option<i64>,
+    ) -> i64 {
+        let base_offset = self.end;
+        let stored = batch::stamp(bytes, valid, base_offset, leader_epoch, log_append_time);
+        let max_timestamp = log_append_time.unwrap_or(valid.max_timestamp);
+        if valid.header.producer_id >= 0 {
+            self.producers.on_appended(&valid.header, base_offset, max_timestamp);
+        }
+        self.end = base_offset + i64::from(valid.header.last_offset_delta) + 1;
+        self.bytes += stored.len() as u64;
+        self.batches.push(StoredBatch {
+            base_offset,
+            last_offset: self.end - 1,
+            max_timestamp,
+            leader_epoch,
+            bytes: stored,
+        });
+        base_offset
+    }
+
+    /// Bytes that can be read from `offset` on, at most `limit` of them matter.
+    pub(crate) fn available(&self, offset: i64, limit: usize) -> usize {
+        let mut bytes = 0;
+        for batch in self.from(offset) {
+            bytes += batch.bytes.len();
+            if bytes >= limit {
+                return limit;
+            }
+        }
+        bytes
+    }
+
+    /// Reads whole batches from the one that contains `offset` on; the last one is cut at `max_bytes`, as a broker does that sends a
+    /// slice of a file. `at_least_one` gives the first batch whole even if it is larger than `max_bytes`.
+    pub(crate) fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Read {
+        let mut batches = self.from(offset).iter();
+        let Some(first) = batches.next() else { return Read::default() };
+        let limit = if at_least_one { max_bytes.max(first.bytes.len()) } else { max_bytes };
+        if first.bytes.len() >= limit {
+            return Read { bytes: first.bytes.slice(..limit), first_is_cut: first.bytes.len() > limit };
+        }
+        let mut out = BytesMut::with_capacity(limit.min(self.available(offset, limit)));
+        out.extend_from_slice(&first.bytes);
+        for batch in batches {
+            let room = limit - out.len();
+            if room == 0 {
+                break;
+            }
+            out.extend_from_slice(&batch.bytes[..batch.bytes.len().min(room)]);
+        }
+        Read { bytes: out.freeze(), first_is_cut: false }
+    }
+
+    fn from(&self, offset: i64) -> &[StoredBatch] {
+        &self.batches[self.batches.partition_point(|batch| batch.last_offset < offset)..]
+    }
+
+    /// The first record whose timestamp is `timestamp` or later: its offset, timestamp and leader epoch.
+    pub(crate) fn find_by_time(&self, timestamp: i64) -> Option<(i64, i64, i32)> {
+        for stored in self.from(self.start) {
+            if stored.max_timestamp < timestamp {
+                continue;
+            }
+            let records = batch::decode(&stored.bytes);
+            let found = records.iter().find(|record| record.timestamp >= timestamp && record.offset >= self.start);
+            if let Some(record) = found {
+                return Some((record.offset, record.timestamp, stored.leader_epoch));
+            }
+        }
+        None
+    }
+
+    /// The record with the largest timestamp, the first of them if there are several: offset, timestamp and leader epoch.
+    pub(crate) fn find_latest_time(&self) -> Option<(i64, i64, i32)> {
+        let latest = self.from(self.start).iter().map(|batch| batch.max_timestamp).max()?;
+        self.find_by_time(latest)
+    }
+
+    /// Moves the start forward (DeleteRecords). Batches that end below it are dropped; producers are still remembered.
+    pub(crate) fn delete_before(&mut self, offset: i64) {
+        self.start = self.start.max(offset);
+        let gone = self.batches.partition_point(|batch| batch.last_offset < self.start);
+        for batch in self.batches.drain(..gone) {
+            self.bytes -= batch.bytes.len() as u64;
+        }
+        while self.epochs.len() > 1 && self.epochs[1].1 <= self.start {
+            self.epochs.remove(0);
+        }
+    }
+
+    /// Size of the stored batches in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.bytes
+    }
+
+    /// All records from the start on.
+    pub(crate) fn records(&self) -> Vec<StoredRecord> {
+        let all = self.batches.iter().flat_map(|stored| batch::decode(&stored.bytes));
+        all.filter(|record| record.offset >= self.start).collect()
+    }
+
+    /// The last batch of a producer below an offset, if it is still stored.
+    ///
+    /// Looks at the last thousand batches only, so that a producer that pauses costs no walk of the log.
+    pub(crate) fn previous_of(&self, producer_id: i64, below: i64) -> Option<BatchHeader> {
+        let end = self.batches.partition_point(|batch| batch.base_offset < below);
+        let recent = self.batches[..end].iter().rev().take(1000).filter_map(|stored| BatchHeader::read(&stored.bytes));
+        recent.filter(|header| header.producer_id == producer_id).take(1).next()
+    }
+}

@@ -1,0 +1,576 @@
+//! Everything the cluster is, owned by the event loop: brokers, topics, groups, connections, timers.
+//!
+//! A pure machine: frames and the time go in, answers go out through the connections' channels. Who calls it is in
+//! [`event_loop`](crate::event_loop).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use milena_protocol::{ApiKey, Encodable, ErrorCode, HeaderVersion, StrBytes};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::apis::fetch::ParkedFetches;
+use crate::apis::{self, Call, Parked, Pending};
+use crate::faults::{Held, Reaction, Rules};
+use crate::groups::Group;
+use crate::request_log::{RequestEntry, RequestLog};
+use crate::topics::{Broker, Partition, Topic};
+
+/// What goes back to a connection's task.
+pub(crate) enum Answer {
+    /// Write this frame, then read the next request.
+    Frame(Bytes),
+    /// There is no answer (acks=0): read the next request.
+    None,
+}
+
+/// Settings that do not change while the cluster runs.
+pub(crate) struct Settings {
+    pub(crate) seed: u64,
+    pub(crate) auto_create_topics: bool,
+    pub(crate) default_partitions: i32,
+    /// Milliseconds since the epoch at the cluster's start.
+    pub(crate) wall_clock_base_ms: i64,
+    /// Whether Kafka's default limit of one hour into the future is applied to record timestamps.
+    pub(crate) default_timestamp_limit: bool,
+    pub(crate) initial_rebalance_delay: Duration,
+    pub(crate) features: BTreeMap<String, i16>,
+    pub(crate) backward_commits: bool,
+}
+
+struct Connection {
+    broker: i32,
+    answers: mpsc::UnboundedSender<Answer>,
+    /// Dropped with the connection: the task that reads and writes ends.
+    _cut: oneshot::Sender<()>,
+    /// The request that is being served.
+    serving: Option<Serving>,
+}
+
+struct Serving {
+    /// What a fault wants to be done with the answer.
+    reaction: Option<(u64, Reaction)>,
+}
+
+/// What the loop has to do later.
+pub(crate) enum Timer {
+    Serve(Parked),
+    Answer { connection: u64, frame: Bytes },
+    Fetch(u64),
+    Group(String),
+}
+
+/// The whole cluster.
+pub(crate) struct State {
+    pub(crate) settings: Settings,
+    pub(crate) cluster_id: StrBytes,
+    pub(crate) brokers: BTreeMap<i32, Broker>,
+    pub(crate) topics: BTreeMap<String, Topic>,
+    pub(crate) topic_names: BTreeMap<Uuid, String>,
+    pub(crate) groups: BTreeMap<String, Group>,
+    /// Coordinators that a test has moved, by group.
+    pub(crate) moved_coordinators: BTreeMap<String, i32>,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) fetches: ParkedFetches,
+    pub(crate) faults: Rules,
+    pub(crate) log: RequestLog,
+    pub(crate) violations: Vec<String>,
+    pub(crate) rng: fastrand::Rng,
+    connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
+    timers: BTreeMap<(Instant, u64), Timer>,
+    next_timer: u64,
+    started: Instant,
+    pub(crate) stopped: bool,
+}
+
+/// Hands out producer ids, and remembers those of transactional ids.
+#[derive(Default)]
+pub(crate) struct ProducerIds {
+    pub(crate) next: i64,
+    pub(crate) transactional: BTreeMap<String, (i64, i16)>,
+}
+
+impl State {
+    pub(crate) fn new(settings: Settings, brokers: BTreeMap<i32, Broker>, log: RequestLog, now: Instant) -> Self {
+        let mut rng = fastrand::Rng::with_seed(settings.seed);
+        let cluster_id = StrBytes::from_string(format!("milena-testkit-{:08x}", rng.u32(..)));
+        Self {
+            faults: Rules::new(settings.seed),
+            settings,
+            cluster_id,
+            brokers,
+            topics: BTreeMap::new(),
+            topic_names: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            moved_coordinators: BTreeMap::new(),
+            producer_ids: ProducerIds::default(),
+            fetches: ParkedFetches::default(),
+            log,
+            violations: Vec::new(),
+            rng,
+            connections: BTreeMap::new(),
+            next_connection: 1,
+            timers: BTreeMap::new(),
+            next_timer: 0,
+            started: now,
+            stopped: false,
+        }
+    }
+
+    // ---- time ----------------------------------------------------------------------------------------------------------------
+
+    /// Milliseconds since the epoch, by the cluster's clock.
+    pub(crate) fn wall_clock_ms(&self, now: Instant) -> i64 {
+        self.settings.wall_clock_base_ms + self.since_start(now).as_millis() as i64
+    }
+
+    pub(crate) fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    /// Does something later.
+    pub(crate) fn at(&mut self, when: Instant, timer: Timer) {
+        self.timers.insert((when, self.next_timer), timer);
+        self.next_timer += 1;
+    }
+
+    /// When [`on_time`](Self::on_time) wants to be called.
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Does what is due.
+    pub(crate) fn on_time(&mut self, now: Instant) {
+        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+            match entry.remove() {
+                Timer::Serve(parked) => self.run(parked, now),
+                Timer::Answer { connection, frame } => self.send(connection, Answer::Frame(frame)),
+                Timer::Fetch(id) => apis::fetch::on_deadline(self, id, now),
+                Timer::Group(group) => crate::groups::on_time(self, &group, now),
+            }
+        }
+    }
+
+    /// Writes a line into the request log.
+    pub(crate) fn note(&mut self, now: Instant, text: String) {
+        tracing::debug!(target: "milena_testkit", "{text}");
+        let at = self.since_start(now);
+        self.log.note(at, text);
+    }
+
+    /// The cluster saw something that no correct client and no correct cluster do.
+    pub(crate) fn violation(&mut self, sentence: String) {
+        tracing::error!(target: "milena_testkit", "invariant violated: {sentence}");
+        self.violations.push(sentence);
+    }
+
+    // ---- connections ---------------------------------------------------------------------------------------------------------
+
+    /// A connection to a broker was made; `None` if that broker is down.
+    pub(crate) fn on_connected(
+        &mut self,
+        broker: i32,
+        answers: mpsc::UnboundedSender<Answer>,
+        cut: oneshot::Sender<()>,
+        now: Instant,
+    ) -> Option<u64> {
+        if self.stopped || !self.brokers.get(&broker)?.up {
+            return None;
+        }
+        let id = self.next_connection;
+        self.next_connection += 1;
+        self.connections.insert(id, Connection { broker, answers, _cut: cut, serving: None });
+        self.note(now, format!("b{broker} c{id} connected"));
+        Some(id)
+    }
+
+    /// A connection's task ended.
+    pub(crate) fn on_closed(&mut self, connection: u64, now: Instant) {
+        if let Some(c) = self.connections.remove(&connection) {
+            self.note(now, format!("b{} c{connection} closed by the client", c.broker));
+        }
+    }
+
+    /// Closes a connection from the broker's side.
+    fn cut(&mut self, connection: u64, now: Instant, why: &str) {
+        if let Some(c) = self.connections.remove(&connection) {
+            self.note(now, format!("b{} c{connection} closed: {why}", c.broker));
+        }
+    }
+
+    /// Closes all connections of a broker.
+    pub(crate) fn cut_broker(&mut self, broker: i32, now: Instant, why: &str) {
+        let of_broker = self.connections.iter().filter(|(_, c)| c.broker == broker).map(|(id, _)| *id);
+        for id in of_broker.collect::<Vec<_>>() {
+            self.cut(id, now, why);
+        }
+    }
+
+    /// Open connections of a broker.
+    pub(crate) fn connections_of(&self, broker: i32) -> usize {
+        self.connections.values().filter(|c| c.broker == broker).count()
+    }
+
+    /// Ends everything: tasks see their connections cut, and the loop ends.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+        self.connections.clear();
+        self.timers.clear();
+    }
+
+    // ---- requests and answers ------------------------------------------------------------------------------------------------
+
+    /// A whole request frame (without its length field) arrived.
+    pub(crate) fn on_frame(&mut self, connection: u64, frame: Bytes, now: Instant) {
+        let Some(entry) = self.connections.get_mut(&connection) else { return };
+        entry.serving = Some(Serving { reaction: None });
+        let broker = entry.broker;
+        let Some(header) = RequestHead::read(&frame) else {
+            tracing::warn!(target: "milena_testkit", connection, "the request header cannot be read; closing");
+            return self.cut(connection, now, "unreadable request header");
+        };
+        let Some(api) = apis::find(header.api) else {
+            tracing::warn!(target: "milena_testkit", api = %header.api, "an API that this cluster does not have; closing");
+            return self.cut(connection, now, &format!("{} is not an API of this cluster", header.api));
+        };
+        let at = self.since_start(now);
+        let log = |state: &mut Self, digest: String| {
+            state.log.request(RequestEntry {
+                at,
+                broker,
+                connection,
+                api: header.api,
+                version: header.version,
+                correlation_id: header.correlation_id,
+                client_id: header.client_id.clone(),
+                size: frame.len(),
+                hash: crc32c::crc32c(&frame),
+                digest,
+            });
+        };
+        if header.version < api.min || header.version > api.max {
+            log(self, "version not supported".to_owned());
+            if header.api == ApiKey::API_VERSIONS {
+                // The one API that answers a version it does not know, with a version 0 that everybody can read (KIP-511).
+                let frame = apis::api_versions::unsupported(self, header.correlation_id);
+                return self.answer_frame(connection, frame, now);
+            }
+            tracing::warn!(target: "milena_testkit", api = %header.api, header.version, "unsupported version; closing");
+            return self.cut(connection, now, &format!("{} has no version {}", header.api, header.version));
+        }
+        let body = match header.body(&frame, (api.request_header_version)(header.version) >= 2) {
+            Some(body) => body,
+            None => return self.cut(connection, now, "unreadable tags in the request header"),
+        };
+        let call = Call {
+            connection,
+            broker,
+            api: header.api,
+            version: header.version,
+            correlation_id: header.correlation_id,
+            client_id: header.client_id.clone(),
+            errors: Vec::new(),
+            now,
+        };
+        let opened = match (api.open)(self, &call, body) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                log(self, format!("cannot be read: {reason}"));
+                tracing::warn!(target: "milena_testkit", api = %header.api, header.version, reason, "unreadable request; closing");
+                return self.cut(connection, now, &format!("unreadable {} request", header.api));
+            }
+        };
+        log(self, opened.digest);
+        let mut parked = Parked { call, serve: opened.serve };
+        if self.faults.is_empty() {
+            return self.run(parked, now);
+        }
+        let verdict = self.faults.judge(&crate::faults::Facts {
+            api: header.api,
+            broker,
+            client_id: &header.client_id,
+            group: opened.group.as_deref(),
+            partitions: &opened.partitions,
+        });
+        for fault in &verdict.fired {
+            self.note(now, format!("b{broker} c{connection} fault {fault} fires"));
+        }
+        parked.call.errors = verdict.errors;
+        match verdict.reaction {
+            Some((_, Reaction::Drop)) => return,
+            Some((_, Reaction::Disconnect)) => return self.cut(connection, now, "a fault"),
+            Some((_, Reaction::Delay(delay))) => return self.at(now + delay, Timer::Serve(parked)),
+            Some((fault, Reaction::Hold)) => match self.faults.hold(fault, Held::Request(parked)) {
+                Some(Held::Request(released)) => parked = released,
+                _ => return,
+            },
+            Some(after) => {
+                if let Some(entry) = self.connections.get_mut(&connection) {
+                    entry.serving = Some(Serving { reaction: Some(after) });
+                }
+            }
+            None => {}
+        }
+        self.run(parked, now);
+    }
+
+    /// Serves a request that has been read, logged and judged, unless its connection has gone meanwhile.
+    fn run(&mut self, parked: Parked, now: Instant) {
+        let Parked { mut call, serve } = parked;
+        let (connection, api) = (call.connection, call.api);
+        if !self.connections.contains_key(&connection) {
+            return;
+        }
+        call.now = now;
+        if let Err(apis::Close(reason)) = serve(self, call) {
+            tracing::warn!(target: "milena_testkit", %api, reason, "closing the connection");
+            self.cut(connection, now, &reason);
+        }
+    }
+
+    /// Goes on with what a fault has kept.
+    pub(crate) fn resume(&mut self, held: Vec<Held>) {
+        for held in held {
+            match held {
+                // Through the timers, so that it happens in the loop and in this order.
+                Held::Request(parked) => self.at(self.started, Timer::Serve(parked)),
+                Held::Answer { connection, frame } => self.at(self.started, Timer::Answer { connection, frame }),
+            }
+        }
+    }
+
+    /// Answers a request, at once or a parked one. Nothing happens if its connection has gone.
+    pub(crate) fn answer<R: Encodable + HeaderVersion>(&mut self, pending: &Pending<R>, response: &R, now: Instant) {
+        match encode(response, pending.version, pending.correlation_id) {
+            Ok(frame) => self.answer_frame(pending.connection, frame, now),
+            Err(reason) => {
+                self.violation(format!(
+                    "the test kit cannot encode its {} v{} response ({reason}): this is a bug of the kit",
+                    std::any::type_name::<R>().rsplit("::").next().unwrap_or_default(),
+                    pending.version
+                ));
+                self.cut(pending.connection, now, "a response that cannot be encoded");
+            }
+        }
+    }
+
+    /// The request gets no answer (acks=0); the next one may come.
+    pub(crate) fn answer_nothing(&mut self, connection: u64) {
+        self.send(connection, Answer::None);
+    }
+
+    fn answer_frame(&mut self, connection: u64, frame: Bytes, now: Instant) {
+        let Some(entry) = self.connections.get_mut(&connection) else { return };
+        let reaction = entry.serving.take().and_then(|serving| serving.reaction);
+        match reaction {
+            None => self.send(connection, Answer::Frame(frame)),
+            Some((_, Reaction::ApplyThenDrop)) => {}
+            Some((_, Reaction::ApplyThenDisconnect)) => {
+                self.cut(connection, now, "a fault, after the request was applied")
+            }
+            Some((_, Reaction::DelayAnswer(delay))) => self.at(now + delay, Timer::Answer { connection, frame }),
+            Some((fault, Reaction::HoldAnswer)) => {
+                if let Some(Held::Answer { connection, frame }) =
+                    self.faults.hold(fault, Held::Answer { connection, frame })
+                {
+                    self.send(connection, Answer::Frame(frame));
+                }
+            }
+            Some(_) => self.send(connection, Answer::Frame(frame)),
+        }
+    }
+
+    fn send(&mut self, connection: u64, answer: Answer) {
+        if let Some(entry) = self.connections.get(&connection) {
+            // A task that has gone has told so, or will: `on_closed`.
+            let _ = entry.answers.send(answer);
+        }
+    }
+
+    // ---- brokers, topics, partitions -----------------------------------------------------------------------------------------
+
+    /// The broker that answers for the controller: the first that is up.
+    pub(crate) fn controller(&self) -> Option<i32> {
+        self.brokers.iter().find(|(_, broker)| broker.up).map(|(id, _)| *id)
+    }
+
+    /// Where a broker can be reached.
+    pub(crate) fn endpoint(&self, broker: i32) -> Option<(StrBytes, i32, Option<StrBytes>)> {
+        let broker = self.brokers.get(&broker)?;
+        let rack = broker.rack.clone().map(StrBytes::from_string);
+        Some((StrBytes::from_string(broker.host.clone()), i32::from(broker.port), rack))
+    }
+
+    /// Makes a topic whose name, counts and configurations have been checked.
+    pub(crate) fn create_topic(
+        &mut self,
+        name: &str,
+        replicas: Vec<Vec<i32>>,
+        configs: BTreeMap<String, String>,
+    ) -> Uuid {
+        let id = loop {
+            let id = Uuid::from_u128(self.rng.u128(..));
+            // Ids that begin with '-' in base 64 annoy command lines, and Kafka avoids them too; nil and one are reserved.
+            if id.as_u128() > 1 && !self.topic_names.contains_key(&id) {
+                break id;
+            }
+        };
+        let partitions = replicas.into_iter().map(|replicas| Partition::new(replicas, &self.brokers)).collect();
+        self.topics.insert(name.to_owned(), Topic { id, configs, partitions });
+        self.topic_names.insert(id, name.to_owned());
+        id
+    }
+
+    /// Replicas of partitions `from..to`: round robin over all brokers, the first of each is the preferred leader. Partition `p` is
+    /// led by the `p mod n`-th broker, so that tests know who leads what.
+    pub(crate) fn place(&self, from: i32, to: i32, factor: usize) -> Vec<Vec<i32>> {
+        let ids: Vec<i32> = self.brokers.keys().copied().collect();
+        (from.max(0) as usize..to.max(0) as usize)
+            .map(|partition| (0..factor).map(|replica| ids[(partition + replica) % ids.len()]).collect())
+            .collect()
+    }
+
+    /// The name of a topic that is given by name or, from some version of the API on, by id.
+    pub(crate) fn topic_name<'a>(&'a self, by_id: bool, name: &'a str, id: &Uuid) -> Option<&'a str> {
+        if by_id { self.topic_names.get(id).map(String::as_str) } else { Some(name) }
+    }
+
+    /// The partition, if this broker leads it.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC_OR_PARTITION`, or `NOT_LEADER_OR_FOLLOWER` if another broker leads it or nobody does.
+    pub(crate) fn led_by(&mut self, broker: i32, topic: &str, partition: i32) -> Result<&mut Partition, ErrorCode> {
+        let found = self.topics.get_mut(topic).and_then(|topic| topic.partition_mut(partition));
+        let partition = found.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        if partition.leader == Some(broker) { Ok(partition) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
+    }
+
+    /// Leader and epoch, for the hint that goes with `NOT_LEADER_OR_FOLLOWER` (KIP-951).
+    pub(crate) fn leader_hint(&self, topic: &str, partition: i32) -> Option<(i32, i32)> {
+        let partition = self.topics.get(topic)?.partition(partition)?;
+        Some((partition.leader?, partition.leader_epoch))
+    }
+
+    /// Leadership or log of a partition changed: those who wait for it look again.
+    pub(crate) fn on_partition_changed(&mut self, topic: &str, partition: i32, now: Instant) {
+        apis::fetch::on_partition_changed(self, topic, partition, now);
+    }
+
+    /// A broker dies: its connections break, its leaderships move.
+    pub(crate) fn crash(&mut self, broker: i32, now: Instant) {
+        let Some(entry) = self.brokers.get_mut(&broker) else { return };
+        entry.up = false;
+        entry.sessions = Default::default();
+        self.note(now, format!("b{broker} crashes"));
+        self.cut_broker(broker, now, "the broker crashed");
+        let mut changed = Vec::new();
+        for (name, topic) in &mut self.topics {
+            for (index, partition) in topic.partitions.iter_mut().enumerate() {
+                if partition.on_broker_down(broker, &self.brokers) {
+                    changed.push((name.clone(), index as i32));
+                }
+            }
+        }
+        for (topic, partition) in changed {
+            self.on_partition_changed(&topic, partition, now);
+        }
+        crate::groups::on_coordinators_changed(self, now);
+    }
+
+    /// A broker comes back, with all its data, as a follower.
+    pub(crate) fn restart(&mut self, broker: i32, now: Instant) {
+        let Some(entry) = self.brokers.get_mut(&broker) else { return };
+        entry.up = true;
+        self.note(now, format!("b{broker} is back"));
+        let mut changed = Vec::new();
+        for (name, topic) in &mut self.topics {
+            for (index, partition) in topic.partitions.iter_mut().enumerate() {
+                if partition.on_broker_up(broker) {
+                    changed.push((name.clone(), index as i32));
+                }
+            }
+        }
+        for (topic, partition) in changed {
+            self.on_partition_changed(&topic, partition, now);
+        }
+    }
+
+    // ---- coordinators --------------------------------------------------------------------------------------------------------
+
+    /// The broker that coordinates a group or a transactional id: chosen by a hash, as through the partitions of
+    /// `__consumer_offsets`; if that broker is down, the next one. `None` if no broker is up.
+    pub(crate) fn coordinator(&self, key: &str) -> Option<i32> {
+        if let Some(broker) = self.moved_coordinators.get(key).filter(|id| self.brokers.get(*id).is_some_and(|b| b.up))
+        {
+            return Some(*broker);
+        }
+        let hash = key.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+        let first = (hash & i32::MAX) as usize % 50 % self.brokers.len();
+        let ids = self.brokers.iter().cycle().skip(first).take(self.brokers.len());
+        ids.filter(|(_, broker)| broker.up).map(|(id, _)| *id).next()
+    }
+
+    /// Whether `broker` coordinates `key`.
+    ///
+    /// # Errors
+    /// `NOT_COORDINATOR` if it does not.
+    pub(crate) fn check_coordinator(&self, broker: i32, key: &str) -> Result<(), ErrorCode> {
+        if self.coordinator(key) == Some(broker) { Ok(()) } else { Err(ErrorCode::NOT_COORDINATOR) }
+    }
+}
+
+/// Encodes a response frame with its length field.
+pub(crate) fn encode<R: Encodable + HeaderVersion>(
+    response: &R,
+    version: i16,
+    correlation_id: i32,
+) -> Result<Bytes, String> {
+    let mut frame = BytesMut::with_capacity(256);
+    frame.put_i32(0);
+    frame.put_i32(correlation_id);
+    if R::header_version(version) >= 1 {
+        frame.put_u8(0);
+    }
+    response.encode(&mut frame, version).map_err(|e| e.to_string())?;
+    let length = (frame.len() - 4) as i32;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(frame.freeze())
+}
+
+/// The part of a request header that stands there in every version.
+struct RequestHead {
+    api: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    client_id: StrBytes,
+    len: usize,
+}
+
+impl RequestHead {
+    fn read(frame: &Bytes) -> Option<Self> {
+        let mut rest = frame.clone();
+        let api = ApiKey(rest.try_get_i16().ok()?);
+        let version = rest.try_get_i16().ok()?;
+        let correlation_id = rest.try_get_i32().ok()?;
+        let client_id = match rest.try_get_i16().ok()? {
+            -1 => StrBytes::new(),
+            len => {
+                let len = usize::try_from(len).ok().filter(|len| *len <= rest.len())?;
+                StrBytes::from_utf8(rest.split_to(len)).ok()?
+            }
+        };
+        Some(Self { api, version, correlation_id, client_id, len: frame.len() - rest.len() })
+    }
+
+    fn body(&self, frame: &Bytes, flexible: bool) -> Option<Bytes> {
+        let mut body = frame.slice(self.len..);
+        if flexible {
+            milena_protocol::frame::skip_tags(&mut body)?;
+        }
+        Some(body)
+    }
+}

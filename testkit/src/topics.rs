@@ -1,0 +1,115 @@
+//! Topics, partitions and brokers as the cluster's controller knows them.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::apis::fetch::FetchSessions;
+use crate::configs;
+use crate::log::Log;
+
+/// One broker.
+pub(crate) struct Broker {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) rack: Option<String>,
+    pub(crate) up: bool,
+    pub(crate) sessions: FetchSessions,
+}
+
+/// One topic.
+pub(crate) struct Topic {
+    pub(crate) id: Uuid,
+    /// What was configured; everything else has its default.
+    pub(crate) configs: BTreeMap<String, String>,
+    pub(crate) partitions: Vec<Partition>,
+}
+
+impl Topic {
+    /// A configured value, or its default.
+    pub(crate) fn config(&self, name: &str) -> Option<&str> {
+        self.configs.get(name).map(String::as_str).or_else(|| configs::default_of(name))
+    }
+
+    /// A configured number, or its default.
+    pub(crate) fn config_i64(&self, name: &str) -> Option<i64> {
+        self.config(name)?.parse().ok()
+    }
+
+    pub(crate) fn is_compacted(&self) -> bool {
+        self.config("cleanup.policy").is_some_and(|policy| policy.split(',').any(|p| p.trim() == "compact"))
+    }
+
+    pub(crate) fn partition(&self, index: i32) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    pub(crate) fn partition_mut(&mut self, index: i32) -> Option<&mut Partition> {
+        self.partitions.get_mut(usize::try_from(index).ok()?)
+    }
+}
+
+/// One partition: who leads it, who follows, and its log.
+pub(crate) struct Partition {
+    pub(crate) leader: Option<i32>,
+    pub(crate) leader_epoch: i32,
+    /// In the order of preference.
+    pub(crate) replicas: Vec<i32>,
+    pub(crate) isr: Vec<i32>,
+    pub(crate) log: Log,
+}
+
+impl Partition {
+    /// A new partition, led by its first replica that is up.
+    pub(crate) fn new(replicas: Vec<i32>, brokers: &BTreeMap<i32, Broker>) -> Self {
+        let isr: Vec<i32> = replicas.iter().copied().filter(|id| is_up(brokers, *id)).collect();
+        let mut log = Log::default();
+        log.begin_epoch(0);
+        Self { leader: isr.first().copied(), leader_epoch: 0, replicas, isr, log }
+    }
+
+    /// Makes `leader` the leader in a new epoch.
+    pub(crate) fn lead(&mut self, leader: Option<i32>) {
+        self.leader = leader;
+        self.leader_epoch += 1;
+        if leader.is_some() {
+            self.log.begin_epoch(self.leader_epoch);
+        }
+    }
+
+    /// A broker died: it leaves the in-sync set, unless it is the last of it, and its leadership goes to the next. True if the
+    /// leader changed.
+    pub(crate) fn on_broker_down(&mut self, broker: i32, brokers: &BTreeMap<i32, Broker>) -> bool {
+        if self.isr.len() > 1 {
+            self.isr.retain(|id| *id != broker);
+        }
+        if self.leader != Some(broker) {
+            return false;
+        }
+        let next = self.replicas.iter().copied().find(|id| self.isr.contains(id) && is_up(brokers, *id));
+        self.lead(next);
+        true
+    }
+
+    /// A broker came back: it is in sync at once, and leads if nobody does. True if the leader changed.
+    pub(crate) fn on_broker_up(&mut self, broker: i32) -> bool {
+        if !self.replicas.contains(&broker) {
+            return false;
+        }
+        if self.leader.is_none() {
+            if !self.isr.contains(&broker) {
+                return false; // it may lack records: an unclean election is not made on its own
+            }
+            self.lead(Some(broker));
+            return true;
+        }
+        if !self.isr.contains(&broker) {
+            self.isr.push(broker);
+        }
+        false
+    }
+}
+
+fn is_up(brokers: &BTreeMap<i32, Broker>, id: i32) -> bool {
+    brokers.get(&id).is_some_and(|broker| broker.up)
+}

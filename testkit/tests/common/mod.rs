@@ -1,0 +1,206 @@
+//! A client of a few lines: one request at a time on one connection, frames written by the protocol crate, batches by hand.
+
+#![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its own part of it")]
+#![expect(clippy::disallowed_methods, reason = "tests wait")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use milena_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use milena_protocol::messages::fetch_response::PartitionData;
+use milena_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use milena_protocol::messages::produce_response::PartitionProduceResponse;
+use milena_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest, TopicName};
+use milena_protocol::{Request, StrBytes, frame};
+use milena_testkit::{Cluster, MemoryStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tower::{Service, ServiceExt};
+
+/// One connection.
+pub struct Raw<S> {
+    pub stream: S,
+    correlation_id: i32,
+    client_id: &'static str,
+}
+
+/// Connects to a broker of a cluster in memory.
+pub async fn connect(cluster: &Cluster, broker: i32) -> Raw<MemoryStream> {
+    try_connect(cluster, broker).await.unwrap()
+}
+
+pub async fn try_connect(cluster: &Cluster, broker: i32) -> std::io::Result<Raw<MemoryStream>> {
+    let addresses = cluster.resolver().oneshot((format!("broker-{broker}"), 9092)).await?;
+    let stream = cluster.connector().ready().await?.call(addresses[0]).await?;
+    Ok(Raw { stream, correlation_id: 0, client_id: "raw" })
+}
+
+pub async fn connect_tcp(address: SocketAddr) -> Raw<tokio::net::TcpStream> {
+    Raw { stream: tokio::net::TcpStream::connect(address).await.unwrap(), correlation_id: 0, client_id: "raw" }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    pub fn named(mut self, client_id: &'static str) -> Self {
+        self.client_id = client_id;
+        self
+    }
+
+    /// Writes a request and does not wait.
+    pub async fn send<R: Request>(&mut self, version: i16, request: &R) {
+        self.correlation_id += 1;
+        let mut head = BytesMut::new();
+        let flexible = frame::request_is_flexible::<R>(version);
+        frame::put_request_header(&mut head, R::KEY, version, flexible, self.correlation_id, self.client_id);
+        let body = frame::encode_body(request, version).unwrap();
+        frame::seal(&mut head, body.len());
+        head.extend_from_slice(&body);
+        self.stream.write_all(&head).await.unwrap();
+    }
+
+    /// Reads the answer to the last request; `None` if the connection ends.
+    pub async fn receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
+        let length = self.stream.read_i32().await.ok()?;
+        let mut body = vec![0; usize::try_from(length).unwrap()];
+        self.stream.read_exact(&mut body).await.ok()?;
+        let mut body = Bytes::from(body);
+        assert_eq!(body.get_i32(), self.correlation_id);
+        Some(frame::decode_body::<R>(body, version).unwrap())
+    }
+
+    pub async fn call<R: Request>(&mut self, version: i16, request: R) -> R::Response {
+        self.send(version, &request).await;
+        self.receive::<R>(version).await.expect("the broker closed the connection")
+    }
+
+    /// Whether nothing comes for a while.
+    pub async fn is_silent_for(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.stream.read_u8()).await.is_err()
+    }
+
+    pub async fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        matches!(tokio::time::timeout(Duration::from_secs(60), self.stream.read_to_end(&mut rest)).await, Ok(Ok(0)))
+    }
+
+    /// Produces one batch and returns the partition's answer (v9: by name, flexible).
+    pub async fn produce(&mut self, topic: &'static str, partition: i32, batch: Bytes) -> PartitionProduceResponse {
+        let response = self.call(9, produce_request(topic, partition, batch, -1)).await;
+        response.responses[0].partition_responses[0].clone()
+    }
+
+    /// Fetches one partition without a session (v12) and returns its data.
+    pub async fn fetch(&mut self, topic: &'static str, partition: i32, offset: i64) -> PartitionData {
+        let response = self.call(12, fetch_request(&[(topic, partition, offset)])).await;
+        response.responses[0].partitions[0].clone()
+    }
+}
+
+pub fn name(topic: &'static str) -> TopicName {
+    TopicName(StrBytes::from_static_str(topic))
+}
+
+pub fn produce_request(topic: &'static str, partition: i32, batch: Bytes, acks: i16) -> ProduceRequest {
+    let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
+    let topic = TopicProduceData::default().with_name(name(topic)).with_partition_data(vec![data]);
+    ProduceRequest::default().with_acks(acks).with_timeout_ms(30_000).with_topic_data(vec![topic])
+}
+
+/// A fetch without session that does not wait.
+pub fn fetch_request(wanted: &[(&'static str, i32, i64)]) -> FetchRequest {
+    let topics = wanted.iter().map(|(topic, partition, offset)| {
+        let partition = FetchPartition::default()
+            .with_partition(*partition)
+            .with_fetch_offset(*offset)
+            .with_partition_max_bytes(1 << 20);
+        FetchTopic::default().with_topic(name(topic)).with_partitions(vec![partition])
+    });
+    FetchRequest::default().with_max_bytes(50 << 20).with_topics(topics.collect()).with_session_epoch(-1)
+}
+
+pub fn only(response: &FetchResponse) -> &PartitionData {
+    assert_eq!(response.responses.len(), 1);
+    assert_eq!(response.responses[0].partitions.len(), 1);
+    &response.responses[0].partitions[0]
+}
+
+/// A record batch written by hand.
+#[derive(Clone)]
+pub struct TestBatch {
+    pub base_timestamp: i64,
+    pub producer: (i64, i16, i32),
+    pub attributes: i16,
+    pub records: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>,
+}
+
+impl TestBatch {
+    pub fn of(values: &[&str]) -> Self {
+        let records = values.iter().map(|value| (Some(b"k".to_vec()), Some(value.as_bytes().to_vec()))).collect();
+        Self { base_timestamp: milena_testkit::WALL_CLOCK_BASE_MS, producer: (-1, -1, -1), attributes: 0, records }
+    }
+
+    pub fn from_producer(mut self, id: i64, epoch: i16, sequence: i32) -> Self {
+        self.producer = (id, epoch, sequence);
+        self
+    }
+
+    /// Record `n` is `n` milliseconds younger than the first.
+    pub fn bytes(&self) -> Bytes {
+        let mut records = Vec::new();
+        for (delta, (key, value)) in self.records.iter().enumerate() {
+            let mut body = vec![0];
+            varint(&mut body, delta as i64);
+            varint(&mut body, delta as i64);
+            for field in [key, value] {
+                match field {
+                    Some(field) => {
+                        varint(&mut body, field.len() as i64);
+                        body.extend_from_slice(field);
+                    }
+                    None => varint(&mut body, -1),
+                }
+            }
+            varint(&mut body, 0);
+            varint(&mut records, body.len() as i64);
+            records.extend_from_slice(&body);
+        }
+        if self.attributes & 7 == 3 {
+            use std::io::Write;
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            encoder.write_all(&records).unwrap();
+            records = encoder.finish().unwrap();
+        }
+        let last = self.records.len() as i32 - 1;
+        let mut batch = Vec::new();
+        batch.extend_from_slice(&0i64.to_be_bytes());
+        batch.extend_from_slice(&(49 + records.len() as i32).to_be_bytes());
+        batch.extend_from_slice(&(-1i32).to_be_bytes());
+        batch.push(2);
+        batch.extend_from_slice(&[0; 4]);
+        batch.extend_from_slice(&self.attributes.to_be_bytes());
+        batch.extend_from_slice(&last.to_be_bytes());
+        batch.extend_from_slice(&self.base_timestamp.to_be_bytes());
+        batch.extend_from_slice(&(self.base_timestamp + i64::from(last)).to_be_bytes());
+        batch.extend_from_slice(&self.producer.0.to_be_bytes());
+        batch.extend_from_slice(&self.producer.1.to_be_bytes());
+        batch.extend_from_slice(&self.producer.2.to_be_bytes());
+        batch.extend_from_slice(&(last + 1).to_be_bytes());
+        batch.extend_from_slice(&records);
+        sign(&mut batch);
+        batch.into()
+    }
+}
+
+/// Writes the CRC of a batch whose bytes were changed.
+pub fn sign(batch: &mut [u8]) {
+    let crc = crc32c::crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
+fn varint(out: &mut Vec<u8>, value: i64) {
+    let mut raw = ((value << 1) ^ (value >> 63)) as u64;
+    while raw >= 0x80 {
+        out.push(raw as u8 | 0x80);
+        raw >>= 7;
+    }
+    out.push(raw as u8);
+}
