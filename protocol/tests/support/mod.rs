@@ -1,6 +1,7 @@
 //! Records for tests: owned, comparable, and drawn from a seed.
 #![allow(dead_code, clippy::unwrap_used, reason = "every test file uses its part, and fails by panicking")]
 
+pub(crate) mod alloc;
 pub(crate) mod fetch_response;
 pub(crate) mod produce_response;
 
