@@ -35,17 +35,19 @@ pub struct Arguments {
     pub records: u64,
     /// Only producers look at it.
     pub partitioning: Partitioning,
+    /// Only the rdkafka producer looks at it: a thread of its own polls for delivery reports.
+    pub threaded: bool,
 }
 
 impl Arguments {
-    /// Reads `BOOTSTRAP_SERVERS RECORDS [round-robin|murmur2]`.
+    /// Reads `BOOTSTRAP_SERVERS RECORDS [round-robin|murmur2] [threaded]`.
     ///
     /// # Panics
     /// When they are not these; only `spine` calls these programs.
     #[must_use]
     pub fn read() -> Self {
         let mut words = std::env::args().skip(1);
-        let mut next = || words.next().expect("BOOTSTRAP_SERVERS RECORDS [round-robin|murmur2]");
+        let mut next = || words.next().expect("BOOTSTRAP_SERVERS RECORDS [round-robin|murmur2] [threaded]");
         Self {
             bootstrap_servers: next(),
             records: next().parse().expect("a number of records"),
@@ -53,6 +55,7 @@ impl Arguments {
                 Some("murmur2") => Partitioning::Murmur2,
                 _ => Partitioning::RoundRobin,
             },
+            threaded: words.next().as_deref() == Some("threaded"),
         }
     }
 

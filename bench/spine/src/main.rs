@@ -27,49 +27,42 @@ spine: client CPU per 100-byte record against the null broker
 struct Contender {
     name: &'static str,
     program: &'static str,
-    partitioning: &'static str,
-    group: Group,
+    arguments: &'static [&'static str],
 }
 
-/// Contenders of one table; the first one of them is what the others are compared with.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Group {
-    Produce,
-    Consume,
+/// Contenders of one table; the first one is what the others are compared with.
+struct Group {
+    title: &'static str,
+    contenders: &'static [Contender],
 }
 
-const CONTENDERS: [Contender; 6] = [
-    Contender {
-        name: "milena send, round robin",
-        program: "milena-produce",
-        partitioning: "round-robin",
-        group: Group::Produce,
+const GROUPS: [Group; 3] = [
+    Group {
+        title: "produce, round robin",
+        contenders: &[
+            Contender { name: "milena send", program: "milena-produce", arguments: &["round-robin"] },
+            Contender { name: "rdkafka BaseProducer", program: "rdkafka-produce", arguments: &["round-robin"] },
+            Contender {
+                name: "rdkafka ThreadedProducer",
+                program: "rdkafka-produce",
+                arguments: &["round-robin", "threaded"],
+            },
+        ],
     },
-    Contender {
-        name: "milena send, murmur2 keys",
-        program: "milena-produce",
-        partitioning: "murmur2",
-        group: Group::Produce,
+    Group {
+        title: "produce, murmur2 of 16-byte keys",
+        contenders: &[
+            Contender { name: "milena send", program: "milena-produce", arguments: &["murmur2"] },
+            Contender { name: "rdkafka BaseProducer", program: "rdkafka-produce", arguments: &["murmur2"] },
+        ],
     },
-    Contender {
-        name: "rdkafka BaseProducer, round robin",
-        program: "rdkafka-produce",
-        partitioning: "round-robin",
-        group: Group::Produce,
+    Group {
+        title: "consume, assigned partitions",
+        contenders: &[
+            Contender { name: "milena poll", program: "milena-consume", arguments: &[] },
+            Contender { name: "rdkafka BaseConsumer", program: "rdkafka-consume", arguments: &[] },
+        ],
     },
-    Contender {
-        name: "rdkafka BaseProducer, murmur2 keys",
-        program: "rdkafka-produce",
-        partitioning: "murmur2",
-        group: Group::Produce,
-    },
-    Contender {
-        name: "milena PartitionConsumer::poll",
-        program: "milena-consume",
-        partitioning: "",
-        group: Group::Consume,
-    },
-    Contender { name: "rdkafka BaseConsumer", program: "rdkafka-consume", partitioning: "", group: Group::Consume },
 ];
 
 struct Options {
@@ -117,17 +110,19 @@ fn options() -> Result<Options, String> {
 fn run(options: &Options) -> Result<(), String> {
     let here = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
     let folder = here.parent().unwrap_or(Path::new(".")).to_owned();
-    let contenders: Vec<&Contender> = CONTENDERS.iter().filter(|c| c.name.contains(&options.only)).collect();
-    let mut runs: Vec<Vec<Run>> = contenders.iter().map(|_| Vec::new()).collect();
+    let mut measured: Vec<(&Group, &Contender, Vec<Run>)> = GROUPS
+        .iter()
+        .flat_map(|group| group.contenders.iter().map(move |contender| (group, contender, Vec::new())))
+        .filter(|(group, contender, _)| format!("{}, {}", group.title, contender.name).contains(&options.only))
+        .collect();
     let broker = NullBroker::start(&folder.join("nullbroker"))?;
+    let records = options.records.to_string();
     for round in 1..=options.rounds {
-        for (contender, runs) in contenders.iter().zip(&mut runs) {
-            eprintln!("round {round} of {}: {}", options.rounds, contender.name);
+        for (group, contender, runs) in &mut measured {
+            eprintln!("round {round} of {}: {}, {}", options.rounds, group.title, contender.name);
             let before = broker.counts()?;
-            let report = client(
-                folder.join(contender.program),
-                &[broker.bootstrap_servers(), &options.records.to_string(), contender.partitioning],
-            )?;
+            let arguments = [&[broker.bootstrap_servers(), &records], contender.arguments].concat();
+            let report = client(folder.join(contender.program), &arguments)?;
             runs.push(Run { report, counts: broker.counts()?.since(&before) });
         }
     }
@@ -137,15 +132,14 @@ fn run(options: &Options) -> Result<(), String> {
         "client CPU per 100-byte record, null broker, 6 partitions, {} records a run, {} rounds",
         options.records, options.rounds
     );
-    for (group, title) in [(Group::Produce, "produce"), (Group::Consume, "consume")] {
-        let rows: Vec<(&str, &[Run])> = contenders
+    for group in &GROUPS {
+        let rows: Vec<(&str, &[Run])> = measured
             .iter()
-            .zip(&runs)
-            .filter(|(contender, _)| contender.group == group)
-            .map(|(contender, runs)| (contender.name, runs.as_slice()))
+            .filter(|(of, ..)| std::ptr::eq(*of, group))
+            .map(|(_, contender, runs)| (contender.name, runs.as_slice()))
             .collect();
         if !rows.is_empty() {
-            println!("\n{}", table::render(title, &rows));
+            println!("\n{}", table::render(group.title, &rows));
         }
     }
     Ok(())
