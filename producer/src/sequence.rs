@@ -362,6 +362,13 @@ impl<B> Window<B> {
         }
     }
 
+    /// The attempt was not made after all: nothing of it was written to a connection.
+    pub(crate) fn on_unsent(&mut self, ticket: Ticket) {
+        if let Some((index, true)) = self.current(ticket) {
+            self.slots[index].state = State::Waiting;
+        }
+    }
+
     /// The partition has another leader: everything goes to it, in order, without waiting for the old one's answers.
     pub(crate) fn on_move(&mut self) {
         for slot in &mut self.slots {
@@ -379,8 +386,13 @@ impl<B> Window<B> {
         self.take(|slot| slot.deadline <= now)
     }
 
-    /// Takes out everything: the producer is closed or broken for good.
+    /// Takes out everything: the producer has ended. Also what is being prepared; who does that will not find it any more.
     pub(crate) fn abandon(&mut self) -> Vec<(Slot<B>, Outcome)> {
+        for slot in &mut self.slots {
+            if slot.state == State::Preparing {
+                slot.state = State::Waiting;
+            }
+        }
         self.take(|_| true)
     }
 

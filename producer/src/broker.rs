@@ -1,0 +1,83 @@
+//! What the senders and a broker's task share: the queue of partitions, and the bell.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
+
+use crate::accumulator::Part;
+
+/// One broker, as far as those who fill batches need to know it.
+pub(crate) struct Broker {
+    pub(crate) id: i32,
+    queue: Mutex<Queue>,
+    bell: Bell,
+}
+
+/// Locked after a partition's lock has been released, never inside of it.
+#[derive(Default)]
+pub(crate) struct Queue {
+    /// Partitions with something to send, each at most once.
+    pub(crate) ready: VecDeque<Arc<Part>>,
+    /// Open batches by the end of their linger. The linger is the same for all, so this is in order; entries of batches that have
+    /// been closed since are skipped when their time comes.
+    pub(crate) lingering: VecDeque<(Instant, u64, Arc<Part>)>,
+}
+
+impl Broker {
+    pub(crate) fn new(id: i32) -> Self {
+        Self { id, queue: Mutex::default(), bell: Bell::default() }
+    }
+
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Every change is one push or a swap: a panic elsewhere leaves the queue whole.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is something to send for `part`, which its caller has marked as queued.
+    pub(crate) fn push_ready(&self, part: Arc<Part>) {
+        self.queue().ready.push_back(part);
+        self.ring();
+    }
+
+    /// There will be something to send for `part`. Rings only if the task sleeps without a linger timer: it looks at the queue before
+    /// that timer is over.
+    pub(crate) fn push_lingering(&self, at: Instant, number: u64, part: Arc<Part>) {
+        let mut queue = self.queue();
+        let was_empty = queue.lingering.is_empty();
+        queue.lingering.push_back((at, number, part));
+        drop(queue);
+        if was_empty {
+            self.ring();
+        }
+    }
+
+    /// Has the broker's task look around.
+    pub(crate) fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// Whether somebody rang; whoever asks will be woken for the next time.
+    pub(crate) fn answer(&self, waker: &Waker) -> bool {
+        self.bell.waker.register(waker);
+        self.bell.rung.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Wakes one task, and only if it has not been woken already.
+#[derive(Default)]
+struct Bell {
+    rung: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Bell {
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The producer's settings, their defaults, and which of them fit together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use milena_client::{Client, Error, ErrorKind};
+use milena_protocol::records::Compression;
+
+use crate::partitioner::{Murmur2, Partitioner};
+use crate::producer::Producer;
+
+/// Who must have a record before it counts as written (Java's `acks`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acks {
+    /// Nobody: the record counts as written once it has been handed to the connection. It has no offset, and what a broken
+    /// connection swallows is not noticed.
+    None,
+    /// The partition's leader. What it has not passed on when it dies is lost.
+    Leader,
+    /// All replicas in sync, at least `min.insync.replicas` of them.
+    #[default]
+    All,
+}
+
+/// Plain data: what the builder was told.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) linger: Duration,
+    pub(crate) batch_size: usize,
+    pub(crate) max_batch_size: usize,
+    pub(crate) buffer_memory: usize,
+    pub(crate) compression: Compression,
+    pub(crate) acks: Acks,
+    pub(crate) idempotence: bool,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_request_size: usize,
+    pub(crate) request_timeout: Duration,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) max_block: Duration,
+    pub(crate) partitioner: Arc<dyn Partitioner>,
+    /// Whether `partitioner` is the default one, which needs no view of the cluster.
+    pub(crate) is_default_partitioner: bool,
+}
+
+/// Builds a [`Producer`]. Every setting has a default that is good enough to forget.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ProducerBuilder {
+    client: Client,
+    config: Config,
+    idempotence: Option<bool>,
+}
+
+impl ProducerBuilder {
+    pub(crate) fn new(client: &Client) -> Self {
+        let config = Config {
+            linger: Duration::from_millis(5),
+            batch_size: 16 * 1024,
+            max_batch_size: 64 * 1024,
+            buffer_memory: 32 * 1024 * 1024,
+            compression: Compression::None,
+            acks: Acks::All,
+            idempotence: true,
+            max_in_flight: 5,
+            max_request_size: 1024 * 1024,
+            request_timeout: Duration::from_secs(30),
+            delivery_timeout: Duration::from_secs(120),
+            max_block: Duration::from_secs(60),
+            partitioner: Arc::new(Murmur2),
+            is_default_partitioner: true,
+        };
+        Self { client: client.clone(), config, idempotence: None }
+    }
+
+    /// How long a batch that is not full waits for more records. Default 5 ms. Longer: fuller batches, later acks; zero sends as soon
+    /// as the broker is ready for more. Java: `linger.ms`.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// Bytes at which a batch is full, before compression. Default 16 KiB. Larger: fewer requests, more memory per partition. Java:
+    /// `batch.size` (which estimates compressed bytes).
+    pub fn batch_size(mut self, bytes: usize) -> Self {
+        self.config.batch_size = bytes;
+        self
+    }
+
+    /// Up to here an open batch may grow while its partition has as many batches in flight as it may. Default 64 KiB, at least
+    /// [`batch_size`](Self::batch_size). Java has no such setting.
+    pub fn max_batch_size(mut self, bytes: usize) -> Self {
+        self.config.max_batch_size = bytes;
+        self
+    }
+
+    /// Bytes for records that are not acknowledged yet; beyond them `send` waits. Default 32 MiB. Counted by buffer, so it is what is
+    /// really held. Java: `buffer.memory`.
+    pub fn buffer_memory(mut self, bytes: usize) -> Self {
+        self.config.buffer_memory = bytes;
+        self
+    }
+
+    /// How batches are compressed. Default: not at all. Java: `compression.type`.
+    pub fn compression(mut self, codec: Compression) -> Self {
+        self.config.compression = codec;
+        self
+    }
+
+    /// Who must have a record before it counts as written. Default [`Acks::All`]. With less, idempotence is off. Java: `acks`.
+    pub fn acks(mut self, acks: Acks) -> Self {
+        self.config.acks = acks;
+        self
+    }
+
+    /// Whether the broker recognises repeats, so that a retry neither doubles nor reorders records. Default true with
+    /// [`Acks::All`]. Without it one batch per partition is in flight at a time, and a retry may double it. Java:
+    /// `enable.idempotence`.
+    pub fn idempotence(mut self, on: bool) -> Self {
+        self.idempotence = Some(on);
+        self
+    }
+
+    /// How many requests may be under way to one broker, and how many batches of one partition. Default and largest 5: a broker
+    /// recognises repeats of the last five batches. Java: `max.in.flight.requests.per.connection`.
+    pub fn max_in_flight(mut self, requests: usize) -> Self {
+        self.config.max_in_flight = requests;
+        self
+    }
+
+    /// The most bytes in one request, and so of one record. Default 1 MiB; brokers have a limit of their own
+    /// (`message.max.bytes`). Java: `max.request.size`.
+    pub fn max_request_size(mut self, bytes: usize) -> Self {
+        self.config.max_request_size = bytes;
+        self
+    }
+
+    /// How long a broker may take for an answer before its connection is given up. Default 30 s. Java: `request.timeout.ms`.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.config.request_timeout = timeout;
+        self
+    }
+
+    /// From `send` to the last attempt: after this a record has failed. Default 120 s. Java: `delivery.timeout.ms`.
+    pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
+        self.config.delivery_timeout = timeout;
+        self
+    }
+
+    /// How long `send` waits for room and for a topic's first metadata. Default 60 s. Java: `max.block.ms`.
+    pub fn max_block(mut self, timeout: Duration) -> Self {
+        self.config.max_block = timeout;
+        self
+    }
+
+    /// Chooses the partition of records that name none. Default [`Murmur2`]. Java: `partitioner.class`.
+    pub fn partitioner(mut self, partitioner: impl Partitioner + 'static) -> Self {
+        self.config.partitioner = Arc::new(partitioner);
+        self.config.is_default_partitioner = false;
+        self
+    }
+
+    /// Starts the producer. The producer id is asked for with the first batch, not here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when settings contradict one another.
+    ///
+    /// # Cancel safety
+    /// Dropped, there is no producer.
+    pub async fn build(self) -> Result<Producer, Error> {
+        let config = self.checked()?;
+        Ok(Producer::start(&self.client, config))
+    }
+
+    fn checked(&self) -> Result<Config, Error> {
+        let mut config = self.config.clone();
+        config.idempotence = self.idempotence.unwrap_or(config.acks == Acks::All);
+        config.check()?;
+        config.max_batch_size = config.max_batch_size.clamp(config.batch_size, config.max_request_size);
+        Ok(config)
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |sentence: String| Err(Error::new(ErrorKind::Config, sentence));
+        if self.idempotence && self.acks != Acks::All {
+            return refuse("idempotence needs acks = all: leave idempotence out, or leave acks at its default.".to_owned());
+        }
+        if !(1..=5).contains(&self.max_in_flight) {
+            return refuse(format!(
+                "max_in_flight is {}: it must be 1 to 5, because a broker recognises repeats of five batches.",
+                self.max_in_flight
+            ));
+        }
+        if self.delivery_timeout < self.linger + self.request_timeout {
+            return refuse(format!(
+                "delivery_timeout ({:?}) must be at least linger ({:?}) plus request_timeout ({:?}): otherwise a record fails before \
+                 its first request can.",
+                self.delivery_timeout, self.linger, self.request_timeout
+            ));
+        }
+        if self.batch_size < MIN_BATCH {
+            return refuse(format!("batch_size is {} bytes: {MIN_BATCH} is the least that holds a batch.", self.batch_size));
+        }
+        if self.max_request_size < self.batch_size {
+            return refuse(format!(
+                "max_request_size ({}) is smaller than batch_size ({}): no full batch could be sent.",
+                self.max_request_size, self.batch_size
+            ));
+        }
+        if self.buffer_memory < self.batch_size {
+            return refuse(format!(
+                "buffer_memory ({}) is smaller than batch_size ({}): there is no room for even one batch.",
+                self.buffer_memory, self.batch_size
+            ));
+        }
+        if self.buffer_memory > MAX_MEMORY {
+            return refuse(format!("buffer_memory is {} bytes: {MAX_MEMORY} is the most.", self.buffer_memory));
+        }
+        if let Err(error) = self.compression.supported() {
+            return refuse(format!("{error}."));
+        }
+        Ok(())
+    }
+}
+
+/// The header and a few records.
+const MIN_BATCH: usize = 512;
+/// Counted in kibibytes as `u32` (see `pool.rs`), with room to spare.
+const MAX_MEMORY: usize = 1 << 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            linger: Duration::from_millis(5),
+            batch_size: 16 * 1024,
+            max_batch_size: 64 * 1024,
+            buffer_memory: 32 << 20,
+            compression: Compression::None,
+            acks: Acks::All,
+            idempotence: true,
+            max_in_flight: 5,
+            max_request_size: 1 << 20,
+            request_timeout: Duration::from_secs(30),
+            delivery_timeout: Duration::from_secs(120),
+            max_block: Duration::from_secs(60),
+            partitioner: Arc::new(Murmur2),
+            is_default_partitioner: true,
+        }
+    }
+
+    #[test]
+    fn settings_that_contradict_one_another_are_refused_with_a_sentence() {
+        assert!(config().check().is_ok());
+        let wrong: [(&str, fn(&mut Config)); 7] = [
+            ("acks = all", |config| config.acks = Acks::Leader),
+            ("max_in_flight", |config| config.max_in_flight = 6),
+            ("delivery_timeout", |config| config.delivery_timeout = Duration::from_secs(30)),
+            ("batch_size", |config| config.batch_size = 100),
+            ("max_request_size", |config| config.max_request_size = 1024),
+            ("buffer_memory", |config| config.buffer_memory = 1024),
+            ("zstd", |config| config.compression = Compression::Zstd),
+        ];
+        for (word, spoil) in wrong {
+            let mut config = config();
+            spoil(&mut config);
+            let error = config.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(word) && error.to_string().contains('.'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! What the handles and the tasks of one producer share: its topics, its brokers, its identity and its end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use milena_client::{Error, ErrorKind, FixedHashMap, Link, Outcome, TopicInterest};
+use milena_protocol::records::Compressor;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::accumulator::{Notice, Part, Sizes, closed};
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::delivery::{Done, Ending};
+use crate::driver;
+use crate::metrics::Metrics;
+use crate::partitioner::{ClusterView, next_sticky};
+use crate::pool::Pool;
+use crate::sequence::Identity;
+
+pub(crate) struct Shared {
+    pub(crate) link: Link,
+    pub(crate) config: Config,
+    pub(crate) sizes: Sizes,
+    pub(crate) pool: Pool,
+    pub(crate) metrics: Metrics,
+    /// Read by every `send`; replaced whole when a topic is new or has grown.
+    pub(crate) topics: ArcSwap<FixedHashMap<Arc<str>, Arc<Topic>>>,
+    /// Held while `topics` is replaced. Keeps the topics in the client's metadata.
+    interests: Mutex<Vec<TopicInterest>>,
+    brokers: Mutex<BTreeMap<i32, Arc<Broker>>>,
+    identity: Mutex<ProducerId>,
+    /// Has the upkeep task look around.
+    pub(crate) upkeep: Notify,
+    /// The upkeep task will look for expired batches: whoever opens one need not tell it.
+    pub(crate) expiry_armed: AtomicBool,
+    /// Those who wait for room.
+    pub(crate) waiters: AtomicUsize,
+    /// Bytes of batches that were closed since a sender last gave way to the network.
+    pub(crate) owed: AtomicUsize,
+    /// No topic is added and nobody waits any more.
+    pub(crate) is_closed: AtomicBool,
+    gathers: AtomicU64,
+    /// Compressors that are not in use; each has tables that are worth keeping.
+    compressors: Mutex<Vec<Compressor>>,
+}
+
+/// A topic and its partitions; the index is the partition's number.
+pub(crate) struct Topic {
+    pub(crate) parts: Vec<Arc<Part>>,
+    pub(crate) sticky: Arc<Sticky>,
+}
+
+/// Where a topic's records without a key go at the moment.
+pub(crate) struct Sticky {
+    pub(crate) partition: AtomicI32,
+    rng: Mutex<fastrand::Rng>,
+}
+
+/// The producer's identity, which new partitions begin with.
+#[derive(Debug, Default)]
+struct ProducerId {
+    known: Option<Identity>,
+    wanted: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(link: Link, config: Config) -> Self {
+        let sizes = Sizes {
+            batch: config.batch_size,
+            max_batch: config.max_batch_size,
+            max_request: config.max_request_size,
+            memory: config.buffer_memory,
+            linger: config.linger,
+        };
+        let metrics = Metrics::new(link.metrics(), link.client_id());
+        metrics.buffer_total_bytes.set(config.buffer_memory as i64);
+        Self {
+            pool: Pool::new(config.buffer_memory, sizes.batch, sizes.max_batch),
+            metrics,
+            sizes,
+            config,
+            topics: ArcSwap::default(),
+            interests: Mutex::default(),
+            brokers: Mutex::default(),
+            identity: Mutex::default(),
+            upkeep: Notify::new(),
+            expiry_armed: AtomicBool::new(false),
+            waiters: AtomicUsize::new(0),
+            owed: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+            gathers: AtomicU64::new(0),
+            compressors: Mutex::default(),
+            link,
+        }
+    }
+
+    /// Makes a topic that the cluster knows one of the producer's, or takes in that it has more partitions.
+    pub(crate) fn add_topic(self: &Arc<Self>, known: &milena_client::Topic) {
+        let mut interests = lock(&self.interests);
+        if self.is_closed.load(Ordering::Acquire) {
+            return;
+        }
+        let topics = self.topics.load();
+        let before = topics.get(&known.name);
+        let count = known.partitions.iter().map(|partition| partition.id + 1).max().unwrap_or(0).max(0);
+        let mut parts = before.map_or_else(Vec::new, |before| before.parts.clone());
+        if before.is_some() && parts.len() >= count as usize {
+            return;
+        }
+        for id in parts.len() as i32..count {
+            parts.push(Part::new(known.name.clone(), id, self.config.idempotence, self.config.max_in_flight));
+        }
+        let sticky = match before {
+            Some(before) => before.sticky.clone(),
+            None => {
+                interests.push(self.link.want_topics([&*known.name]));
+                let mut rng = self.link.rng(&format!("sticky/{}", known.name));
+                let first = next_sticky(&mut rng, count, |partition| {
+                    known.partition(partition).is_some_and(|partition| partition.leader.is_some())
+                });
+                Arc::new(Sticky { partition: AtomicI32::new(first), rng: Mutex::new(rng) })
+            }
+        };
+        let topic = Arc::new(Topic { parts, sticky });
+        self.assign_all(known, &topic);
+        let mut next = FixedHashMap::clone(&topics);
+        next.insert(known.name.clone(), topic);
+        self.topics.store(Arc::new(next));
+    }
+
+    /// Takes in a new picture of the cluster: more partitions, other leaders.
+    pub(crate) fn on_metadata(self: &Arc<Self>) {
+        let metadata = self.link.metadata();
+        for (name, topic) in self.sorted_topics() {
+            let Some(known) = metadata.topic(&name) else { continue };
+            self.assign_all(known, &topic);
+            self.add_topic(known);
+        }
+    }
+
+    fn sorted_topics(&self) -> BTreeMap<Arc<str>, Arc<Topic>> {
+        self.topics.load().iter().map(|(name, topic)| (name.clone(), topic.clone())).collect()
+    }
+
+    fn assign_all(self: &Arc<Self>, known: &milena_client::Topic, topic: &Topic) {
+        for partition in &known.partitions {
+            let part = usize::try_from(partition.id).ok().and_then(|id| topic.parts.get(id));
+            if let Some(part) = part {
+                self.assign(part, partition.leader);
+            }
+        }
+    }
+
+    /// Gives a partition to its leader's task. Without a leader it stays where it is, with its sequence and its records.
+    fn assign(self: &Arc<Self>, part: &Arc<Part>, leader: Option<i32>) {
+        part.set_available(leader.is_some());
+        let Some(leader) = leader else { return };
+        if part.lock().broker.as_ref().is_some_and(|broker| broker.id == leader) {
+            return;
+        }
+        let broker = self.broker(leader);
+        let mut state = part.lock();
+        if state.broker.replace(broker.clone()).is_some() {
+            tracing::debug!(topic = %part.topic, partition = part.id, leader, "the leader has moved");
+            state.window.on_move();
+        }
+        state.on_linger_over(None);
+        if !state.is_idle() {
+            // It may be in the old broker's queue as well, which skips what is not its own.
+            state.queued = true;
+            drop(state);
+            broker.push_ready(part.clone());
+        }
+    }
+
+    /// The broker's shared half; its task is started with the first partition it leads.
+    fn broker(self: &Arc<Self>, id: i32) -> Arc<Broker> {
+        let mut brokers = lock(&self.brokers);
+        let broker = brokers.entry(id).or_insert_with(|| {
+            let broker = Arc::new(Broker::new(id));
+            self.link.spawn("produce", driver::broker::run(self.clone(), broker.clone()));
+            broker
+        });
+        broker.clone()
+    }
+
+    fn all_brokers(&self) -> Vec<Arc<Broker>> {
+        lock(&self.brokers).values().cloned().collect()
+    }
+
+    /// All partitions, in order.
+    pub(crate) fn parts(&self) -> Vec<Arc<Part>> {
+        self.sorted_topics().values().flat_map(|topic| topic.parts.iter().cloned()).collect()
+    }
+
+    /// Does what an append, or anything else under a partition's lock, has left to be done outside of it.
+    pub(crate) fn on_notice(&self, part: &Arc<Part>, notice: Notice) {
+        if notice.closed_bytes > 0 {
+            self.owed.fetch_add(notice.closed_bytes, Ordering::Relaxed);
+        }
+        if let Some((broker, at, number)) = notice.lingering {
+            broker.push_lingering(at, number, part.clone());
+        }
+        if let Some(broker) = notice.ready {
+            broker.push_ready(part.clone());
+        }
+        if notice.opened && !self.expiry_armed.load(Ordering::Relaxed) {
+            self.expiry_armed.store(true, Ordering::Relaxed);
+            self.upkeep.notify_one();
+        }
+    }
+
+    /// Has everything sent that lingers. Returns what was not settled at that moment.
+    pub(crate) fn hurry(&self) -> Vec<Arc<Done>> {
+        let mut pending = Vec::new();
+        for part in self.parts() {
+            let mut notice = Notice::default();
+            let mut state = part.lock();
+            pending.extend(state.pending().cloned());
+            if state.on_linger_over(None) {
+                state.notify(&mut notice);
+            }
+            drop(state);
+            self.on_notice(&part, notice);
+        }
+        pending
+    }
+
+    /// The identity for a partition that has none; asks for one if there is none yet.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        let mut identity = lock(&self.identity);
+        if identity.known.is_none() && !identity.wanted {
+            identity.wanted = true;
+            self.upkeep.notify_one();
+        }
+        identity.known
+    }
+
+    /// An identity with another producer id than `used_up`, whose epoch cannot grow; asks for one if there is none yet.
+    pub(crate) fn identity_after(&self, used_up: Identity) -> Option<Identity> {
+        let mut identity = lock(&self.identity);
+        if identity.known.is_some_and(|known| known.producer_id == used_up.producer_id) {
+            identity.known = None;
+        }
+        drop(identity);
+        self.identity()
+    }
+
+    pub(crate) fn is_identity_wanted(&self) -> bool {
+        lock(&self.identity).wanted
+    }
+
+    pub(crate) fn on_identity(&self, identity: Option<Identity>) {
+        *lock(&self.identity) = ProducerId { known: identity, wanted: false };
+        for broker in self.all_brokers() {
+            broker.ring();
+        }
+    }
+
+    /// A number that no other gathering of a request has.
+    pub(crate) fn next_gather(&self) -> u64 {
+        self.gathers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn take_compressor(&self) -> Option<Compressor> {
+        let kept = lock(&self.compressors).pop();
+        // Whether the codec is in this build was checked when the producer was built.
+        kept.or_else(|| Compressor::new(self.config.compression).ok())
+    }
+
+    pub(crate) fn keep_compressor(&self, compressor: Compressor) {
+        lock(&self.compressors).push(compressor);
+    }
+
+    /// Fails what is older than `delivery_timeout`; returns when the next batch will be.
+    pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
+        let timeout = self.config.delivery_timeout;
+        let mut next: Option<Instant> = None;
+        for part in self.parts() {
+            let mut notice = Notice::default();
+            let mut state = part.lock();
+            let new = now.checked_sub(timeout).map_or_else(Vec::new, |before| state.expire_new(before));
+            let sent = state.window.expire(now);
+            if !sent.is_empty() {
+                // A gap in the sequence must be closed.
+                state.notify(&mut notice);
+            }
+            let oldest = state.oldest_new().map(|opened| opened + timeout);
+            next = [next, oldest, state.window.next_deadline()].into_iter().flatten().min();
+            drop(state);
+            self.on_notice(&part, notice);
+            if new.is_empty() && sent.is_empty() {
+                continue;
+            }
+            let error = Error::new(
+                ErrorKind::Timeout,
+                format!(
+                    "the record was not acknowledged within delivery_timeout ({timeout:?}): its partition's leader is down, slow or \
+                     overloaded, or more is sent than it can take."
+                ),
+            )
+            .with_topic_partition(part.topic_partition());
+            for filling in new {
+                self.metrics.on_batch_failed(filling.fail(&self.pool, &error));
+            }
+            for (slot, outcome) in sent {
+                self.metrics.on_batch_failed(slot.count);
+                slot.batch.end(&self.pool, Ending::Failed(error.clone().with_outcome(outcome)));
+            }
+        }
+        // A batch that somebody prepares just now could not be taken though its time is over.
+        next.map(|next| next.max(now + std::time::Duration::from_millis(1)))
+    }
+
+    /// Takes no more records.
+    pub(crate) fn shut(&self) {
+        let _interests = lock(&self.interests);
+        self.is_closed.store(true, Ordering::Release);
+        for part in self.parts() {
+            let mut notice = Notice::default();
+            let mut state = part.lock();
+            state.shut(&mut notice);
+            drop(state);
+            self.on_notice(&part, notice);
+        }
+        self.pool.close();
+    }
+
+    /// Gives up whatever is not settled. Returns how many records certainly were not written, and of how many nobody can say.
+    pub(crate) fn abandon(&self, error: &Error) -> (u64, u64) {
+        let (mut not_written, mut unknown) = (0, 0);
+        for part in self.parts() {
+            let error = error.clone().with_topic_partition(part.topic_partition());
+            let mut state = part.lock();
+            let new = state.abandon_new();
+            let sent = state.window.abandon();
+            drop(state);
+            for filling in new {
+                not_written += u64::from(filling.fail(&self.pool, &error));
+            }
+            for (slot, outcome) in sent {
+                match outcome {
+                    Outcome::NotWritten => not_written += u64::from(slot.count),
+                    Outcome::Unknown | Outcome::Written => unknown += u64::from(slot.count),
+                }
+                slot.batch.end(&self.pool, Ending::Failed(error.clone().with_outcome(outcome)));
+            }
+        }
+        self.metrics.on_batch_failed(u32::try_from(not_written + unknown).unwrap_or(u32::MAX));
+        (not_written, unknown)
+    }
+
+    /// The end, when nobody closes the producer first: dropped, or its client closed.
+    pub(crate) fn end(&self) {
+        self.shut();
+        self.abandon(&closed());
+        for broker in self.all_brokers() {
+            // Partitions in a queue that nobody reads any more.
+            let mut queue = broker.queue();
+            queue.ready.clear();
+            queue.lingering.clear();
+        }
+    }
+}
+
+impl Topic {
+    /// Another sticky partition, if it still is `from`.
+    pub(crate) fn move_sticky(&self, from: i32) {
+        let mut rng = lock(&self.sticky.rng);
+        let next = next_sticky(&mut rng, self.parts.len() as i32, |partition| {
+            self.parts.get(partition as usize).is_some_and(|part| part.is_available())
+        });
+        let _ = self.sticky.partition.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+impl ClusterView for Topic {
+    fn partitions(&self) -> i32 {
+        self.parts.len() as i32
+    }
+
+    fn is_available(&self, partition: i32) -> bool {
+        usize::try_from(partition).ok().and_then(|index| self.parts.get(index)).is_some_and(|part| part.is_available())
+    }
+
+    fn queued_bytes(&self, partition: i32) -> usize {
+        let part = usize::try_from(partition).ok().and_then(|index| self.parts.get(index));
+        part.map_or(0, |part| part.lock().queued_bytes())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What stands behind these locks changes by single insertions and replacements: a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
