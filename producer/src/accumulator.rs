@@ -188,8 +188,11 @@ impl PartState {
         let empty = BatchBuilder::new(Vec::new(), 0);
         let needed = BATCH_HEADER_BYTES + empty.record_size(record.timestamp, record.key, record.value, record.headers);
         if needed > sizes.max_request || needed > sizes.memory {
-            let (limit, name) =
-                if needed > sizes.max_request { (sizes.max_request, "max_request_size") } else { (sizes.memory, "buffer_memory") };
+            let (limit, name) = if needed > sizes.max_request {
+                (sizes.max_request, "max_request_size")
+            } else {
+                (sizes.memory, "buffer_memory")
+            };
             let error = Error::new(
                 ErrorKind::Limit,
                 format!("the record takes {needed} bytes and {name} is {limit}: raise it, or send smaller records."),
@@ -269,6 +272,11 @@ impl PartState {
         }
     }
 
+    /// Closes the open batch because nothing more fits.
+    pub(crate) fn close_full(&mut self, notice: &mut Notice) {
+        self.close_open(notice);
+    }
+
     /// Puts the partition into its broker's queue, unless it is there.
     pub(crate) fn notify(&mut self, notice: &mut Notice) {
         if !self.queued
@@ -295,7 +303,8 @@ impl PartState {
     }
 
     fn has_new(&self, sizes: &Sizes) -> bool {
-        !self.closed.is_empty() || self.open.as_ref().is_some_and(|open| self.overdue || open.builder.len() >= sizes.batch)
+        !self.closed.is_empty()
+            || self.open.as_ref().is_some_and(|open| self.overdue || open.builder.len() >= sizes.batch)
     }
 
     /// Bytes of the batch that [`take_new`](Self::take_new) would give.
@@ -414,13 +423,8 @@ mod tests {
     use super::*;
     use crate::sequence::Identity;
 
-    const SIZES: Sizes = Sizes {
-        batch: 1024,
-        max_batch: 4096,
-        max_request: 8192,
-        memory: 16 << 10,
-        linger: Duration::from_millis(5),
-    };
+    const SIZES: Sizes =
+        Sizes { batch: 1024, max_batch: 4096, max_request: 8192, memory: 16 << 10, linger: Duration::from_millis(5) };
 
     struct Fixture {
         part: Arc<Part>,

@@ -184,7 +184,9 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         let refuse = |sentence: String| Err(Error::new(ErrorKind::Config, sentence));
         if self.idempotence && self.acks != Acks::All {
-            return refuse("idempotence needs acks = all: leave idempotence out, or leave acks at its default.".to_owned());
+            return refuse(
+                "idempotence needs acks = all: leave idempotence out, or leave acks at its default.".to_owned(),
+            );
         }
         if !(1..=5).contains(&self.max_in_flight) {
             return refuse(format!(
@@ -200,7 +202,10 @@ impl Config {
             ));
         }
         if self.batch_size < MIN_BATCH {
-            return refuse(format!("batch_size is {} bytes: {MIN_BATCH} is the least that holds a batch.", self.batch_size));
+            return refuse(format!(
+                "batch_size is {} bytes: {MIN_BATCH} is the least that holds a batch.",
+                self.batch_size
+            ));
         }
         if self.max_request_size < self.batch_size {
             return refuse(format!(

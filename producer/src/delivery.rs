@@ -43,6 +43,10 @@ impl Delivery {
         Self { done, index, slot: NO_SLOT }
     }
 
+    pub(crate) fn into_done(self) -> Arc<Done> {
+        self.done
+    }
+
     /// Whether the answer is there, so that an await will not wait.
     pub fn is_done(&self) -> bool {
         self.done.is_done()

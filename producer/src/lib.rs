@@ -1,11 +1,40 @@
-//! milena's producer.
+//! milena's producer: records in, batches out, never lost, doubled or reordered.
+//!
+//! # The journey of a record
+//!
+//! 1. `send` (`producer.rs`) lends a [`Record`] (`record.rs`) and finds its topic and partition (`append.rs`, `partitioner.rs`).
+//! 2. Under the partition's short lock the record is encoded, once, into the open batch (`accumulator.rs`), in a buffer of the one
+//!    pool with the one budget (`pool.rs`). The user gets a [`Delivery`] (`delivery.rs`).
+//! 3. The batch closes because it is full, its linger is over, or somebody flushes. The partition goes into its broker's queue, and
+//!    the broker's bell rings (`broker.rs`).
+//! 4. The broker's task (`driver/broker.rs`) takes at most one batch of each partition whose turn it is. The partition's window
+//!    (`sequence.rs`) decides what may be sent and gives it its sequence; it is compressed, stamped and checksummed outside the lock
+//!    (`driver/prepare.rs`) and goes out with the others in one vectored write.
+//! 5. The answer goes through the window, which says what it means: written, again, failed, or nothing. The batch completes once,
+//!    its buffer goes back, and whoever awaits one of its records is woken.
+//!
+//! One more task (`driver/upkeep.rs`) brings new leaders, the producer id, and the end of batches whose time is over.
+//!
+//! Not supported yet: transactions, interceptors, codecs other than lz4, the adaptive part of KIP-794.
 
+mod accumulator;
+mod append;
+mod broker;
+mod config;
 mod delivery;
+mod driver;
+mod metrics;
 mod partitioner;
 mod pool;
+mod producer;
 mod record;
 mod sequence;
+mod shared;
 
+pub use config::{Acks, ProducerBuilder};
 pub use delivery::{Delivery, Placed};
+pub use milena_client::Error as ProduceError;
+pub use milena_protocol::records::Compression;
 pub use partitioner::{Choice, ClusterView, Murmur2, Partitioner, Unplaced, murmur2_partition};
+pub use producer::{Appended, Producer};
 pub use record::{AsRecord, Header, OwnedRecord, Record, RecordView};

@@ -15,6 +15,11 @@ use tokio::sync::Semaphore;
 pub(crate) struct Charge(u32);
 
 impl Charge {
+    /// A charge of nothing.
+    pub(crate) fn none() -> Self {
+        Self(0)
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.0 += other.0;
     }
@@ -106,6 +111,8 @@ impl Pool {
         match buffer.len() {
             length if length == self.usual.length => self.usual.put(buffer),
             length if length == self.large.length => self.large.put(buffer),
+            length if length <= 2 * self.large.length => self.scratch.put(buffer),
+            // One record larger than any batch: not worth keeping.
             _ => {}
         }
     }
@@ -113,10 +120,6 @@ impl Pool {
     /// A buffer to compress into; it may have any length.
     pub(crate) fn scratch(&self) -> Vec<u8> {
         self.scratch.take().unwrap_or_default()
-    }
-
-    pub(crate) fn recycle_scratch(&self, buffer: Vec<u8>) {
-        self.scratch.put(buffer);
     }
 }
 

@@ -81,6 +81,13 @@ pub(crate) struct Ticket {
     attempt: u32,
 }
 
+impl Ticket {
+    /// Whether the batch was sent before.
+    pub(crate) fn is_again(self) -> bool {
+        self.attempt > 1
+    }
+}
+
 /// What is written into a batch before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -144,10 +151,6 @@ impl<B> Window<B> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len()
     }
 
     /// Whether a new batch would have to wait behind a full window.
@@ -252,12 +255,17 @@ impl<B> Window<B> {
         Some(&mut slot.batch)
     }
 
-    /// The batch goes to the broker now, after [`Next::Send`].
-    pub(crate) fn send(&mut self, number: u64) -> Option<(Ticket, &B)> {
+    /// The batch that [`send`](Self::send) would send.
+    pub(crate) fn peek(&self, number: u64) -> Option<&B> {
+        self.slots.iter().find(|slot| slot.number == number).map(|slot| &slot.batch)
+    }
+
+    /// The batch goes to the broker now, after [`Next::Send`]. Returns its ticket, its number of records and itself.
+    pub(crate) fn send(&mut self, number: u64) -> Option<(Ticket, u32, &B)> {
         let slot = self.slot(number)?;
         slot.state = State::Sent;
         slot.attempt += 1;
-        Some((Ticket { number, attempt: slot.attempt }, &slot.batch))
+        Some((Ticket { number, attempt: slot.attempt }, slot.count, &slot.batch))
     }
 
     fn slot(&mut self, number: u64) -> Option<&mut Slot<B>> {
@@ -414,6 +422,11 @@ impl<B> Window<B> {
         }
         self.settle();
         taken
+    }
+
+    /// A batch was taken out of its place in the sequence without a success.
+    pub(crate) fn on_gap(&mut self) {
+        self.gap = self.idempotent;
     }
 
     /// The earliest time at which a batch's time is over. (They are not in order: a split batch keeps its own.)

@@ -63,7 +63,7 @@ impl Flow {
                     self.window.prepared(number);
                 }
                 Next::Send(number) => {
-                    let (ticket, batch) = self.window.send(number).unwrap();
+                    let (ticket, _, batch) = self.window.send(number).unwrap();
                     sent.push((ticket, *batch));
                 }
                 _ => return sent,
@@ -314,7 +314,7 @@ fn without_idempotence_one_batch_at_a_time_keeps_the_order() {
         let (number, stamp) = window.admit(10, now + Duration::from_secs(1), None, now, batch);
         assert_eq!((stamp.producer_id, stamp.base_sequence), (-1, -1));
         window.prepared(number);
-        let (ticket, _) = window.send(number).unwrap();
+        let (ticket, ..) = window.send(number).unwrap();
         assert_eq!(window.next(now), Next::Blocked);
         assert!(matches!(window.on_answer(ticket, OK, now, &mut rng), Answer::Written(_)));
         assert_eq!(window.next(now), Next::Admit);

@@ -1,0 +1,216 @@
+//! From a record to its place in an open batch: topic, partition, lock, encode, unlock. What every `send` runs, so it counts its
+//! instructions: one lock, one reference counted up, a coarse clock, and nothing else that is locked or shared.
+
+use std::sync::Arc;
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+
+use milena_client::{Error, ErrorKind, TopicPartition};
+
+use crate::accumulator::{Content, Notice, Part, PartState, Refusal, closed};
+use crate::delivery::{Delivery, Done};
+use crate::partitioner::{Choice, Partitioner, Unplaced, murmur2_partition};
+use crate::pool::Charge;
+use crate::record::{AsRecord, RecordView};
+use crate::shared::{Shared, Topic};
+
+/// Why a record was not taken at once.
+#[derive(Debug)]
+pub(crate) enum NotTaken {
+    /// The topic is not known to this producer yet.
+    UnknownTopic,
+    /// There is no room for this many bytes.
+    NoRoom(usize),
+    /// It is not going to be taken.
+    Error(Error),
+}
+
+/// What [`Shared::append_run`] has taken.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) taken: usize,
+    /// The batches that the records went into, each once.
+    pub(crate) batches: Vec<Arc<Done>>,
+    /// Why it stopped before the end, if it did.
+    pub(crate) stopped: Option<NotTaken>,
+}
+
+impl Shared {
+    /// Appends a record, or says why not. `prepaid` is room that was waited for; what is not used of it stays there.
+    #[inline]
+    pub(crate) fn append(&self, record: &RecordView<'_>, prepaid: &mut Option<Charge>) -> Result<Delivery, NotTaken> {
+        let topics = self.topics.load();
+        let Some(topic) = topics.get(record.topic) else { return Err(self.not_known()) };
+        let content = self.content(record);
+        let partition = match record.partition {
+            Some(partition) => partition,
+            None => match self.choose(record, topic) {
+                Choice::Partition(partition) => partition,
+                Choice::Sticky => return self.append_sticky(topic, &content, prepaid),
+            },
+        };
+        let Some(part) = usize::try_from(partition).ok().and_then(|index| topic.parts.get(index)) else {
+            return Err(NotTaken::Error(no_such_partition(record.topic, partition, topic)));
+        };
+        let mut state = part.lock();
+        match state.append(&content) {
+            Some(delivery) => Ok(delivery),
+            None => self.append_slowly(part, state, &content, prepaid),
+        }
+    }
+
+    #[inline]
+    fn content<'a>(&self, record: &RecordView<'a>) -> Content<'a> {
+        Content {
+            timestamp: record.timestamp.unwrap_or_else(|| self.link.wall_clock().now_ms()),
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+        }
+    }
+
+    #[inline]
+    fn choose(&self, record: &RecordView<'_>, topic: &Topic) -> Choice {
+        if self.config.is_default_partitioner {
+            return match record.key {
+                Some(key) => Choice::Partition(murmur2_partition(key, topic.parts.len() as i32)),
+                None => Choice::Sticky,
+            };
+        }
+        let unplaced = Unplaced { topic: record.topic, key: record.key, value: record.value, headers: record.headers };
+        Partitioner::choose(&*self.config.partitioner, &unplaced, topic)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append_slowly(
+        &self,
+        part: &Arc<Part>,
+        mut state: MutexGuard<'_, PartState>,
+        content: &Content<'_>,
+        prepaid: &mut Option<Charge>,
+    ) -> Result<Delivery, NotTaken> {
+        let mut notice = Notice::default();
+        let now = self.link.now();
+        let result = state.append_slowly(part, content, &self.sizes, &self.pool, prepaid, now, &mut notice);
+        drop(state);
+        self.on_notice(part, notice);
+        result.map_err(|refusal| match refusal {
+            Refusal::NoRoom(bytes) => NotTaken::NoRoom(bytes),
+            Refusal::Error(error) => NotTaken::Error(error),
+        })
+    }
+
+    /// Appends to the topic's sticky partition, and moves it on when enough has gone there.
+    fn append_sticky(
+        &self,
+        topic: &Topic,
+        content: &Content<'_>,
+        prepaid: &mut Option<Charge>,
+    ) -> Result<Delivery, NotTaken> {
+        loop {
+            let partition = topic.sticky.partition.load(Ordering::Relaxed);
+            let Some(part) = topic.parts.get(partition as usize) else {
+                return Err(NotTaken::UnknownTopic);
+            };
+            let mut state = part.lock();
+            if topic.sticky.partition.load(Ordering::Relaxed) != partition {
+                // It moved on while the lock was waited for: no half-empty batch is started behind it.
+                continue;
+            }
+            let before = state.open_bytes();
+            if let Some(delivery) = state.append(content) {
+                let bytes = state.open_bytes() - before;
+                let over = state.on_sticky(bytes, self.sizes.batch, false);
+                drop(state);
+                if over {
+                    topic.move_sticky(partition);
+                }
+                return Ok(delivery);
+            }
+            // The batch is full: enough has gone here, and the record goes where the next ones go.
+            if before > 0 && topic.parts.len() > 1 && state.on_sticky(0, self.sizes.batch, true) {
+                let mut notice = Notice::default();
+                state.close_full(&mut notice);
+                drop(state);
+                self.on_notice(part, notice);
+                topic.move_sticky(partition);
+                if topic.sticky.partition.load(Ordering::Relaxed) != partition {
+                    continue;
+                }
+                state = part.lock();
+            }
+            return self.append_slowly(part, state, content, prepaid);
+        }
+    }
+
+    /// Appends records of one partition for as long as there is room, under one lock. What is not taken stays in `records`.
+    pub(crate) fn append_run<R: AsRecord>(
+        &self,
+        topic: &str,
+        partition: i32,
+        records: &mut std::iter::Peekable<impl Iterator<Item = R>>,
+        prepaid: &mut Option<Charge>,
+    ) -> Run {
+        let mut run = Run::default();
+        let topics = self.topics.load();
+        let Some(known) = topics.get(topic) else {
+            run.stopped = Some(self.not_known());
+            return run;
+        };
+        let Some(part) = usize::try_from(partition).ok().and_then(|index| known.parts.get(index)) else {
+            run.stopped = Some(NotTaken::Error(no_such_partition(topic, partition, known)));
+            return run;
+        };
+        let mut notice = Notice::default();
+        let mut state = part.lock();
+        while let Some(record) = records.peek() {
+            let appended = record.with_view(|view| {
+                let content = self.content(view);
+                match state.append(&content) {
+                    Some(delivery) => Ok(delivery),
+                    None => {
+                        let now = self.link.now();
+                        state.append_slowly(part, &content, &self.sizes, &self.pool, prepaid, now, &mut notice)
+                    }
+                }
+            });
+            match appended {
+                Ok(delivery) => {
+                    records.next();
+                    run.taken += 1;
+                    let done = delivery.into_done();
+                    if run.batches.last().is_none_or(|last| !Arc::ptr_eq(last, &done)) {
+                        run.batches.push(done);
+                    }
+                }
+                Err(Refusal::NoRoom(bytes)) => {
+                    run.stopped = Some(NotTaken::NoRoom(bytes));
+                    break;
+                }
+                Err(Refusal::Error(error)) => {
+                    run.stopped = Some(NotTaken::Error(error));
+                    break;
+                }
+            }
+        }
+        drop(state);
+        self.on_notice(part, notice);
+        run
+    }
+
+    #[cold]
+    fn not_known(&self) -> NotTaken {
+        if self.is_closed.load(Ordering::Acquire) { NotTaken::Error(closed()) } else { NotTaken::UnknownTopic }
+    }
+}
+
+#[cold]
+fn no_such_partition(name: &str, partition: i32, topic: &Topic) -> Error {
+    let count = topic.parts.len();
+    Error::new(
+        ErrorKind::UnknownTopicOrPartition,
+        format!("the topic has {count} partitions, numbered from 0: name one of them, or leave the choice to the partitioner."),
+    )
+    .with_topic_partition(TopicPartition::new(name, partition))
+}
