@@ -3,6 +3,8 @@
 //! The suites are the files in `tests/`; this library holds what they share: where real Kafka is ([`real_kafka()`]), and
 //! names that no other test uses ([`unique`]).
 
+mod portable;
 mod real_kafka;
 
+pub use portable::{Env, on_every_cluster};
 pub use real_kafka::{real_kafka, unique};

@@ -1,0 +1,110 @@
+//! One test, three clusters: the same code runs in memory under a paused clock, on the in-process cluster over TCP, and on real
+//! Kafka. A difference between them is a bug of the in-process cluster.
+
+use std::time::Duration;
+
+use milena::{Client, ClientBuilder, NewTopic, WallClock};
+use milena_testkit::{Cluster, MemoryConnector, MemoryResolver};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::{real_kafka, unique};
+
+/// The cluster that a test runs on.
+pub struct Env {
+    kind: Kind,
+    test: String,
+}
+
+enum Kind {
+    Memory { connector: MemoryConnector, resolver: MemoryResolver, cluster: Box<Cluster> },
+    Tcp { cluster: Box<Cluster> },
+    Kafka { servers: String },
+}
+
+impl Env {
+    /// Starts building a client of this cluster.
+    pub fn client(&self) -> ClientBuilder<Client> {
+        match &self.kind {
+            Kind::Memory { connector, resolver, cluster } => {
+                // Elapsed time is tokio's and stands still; so must the wall clock, or runs would differ.
+                let clock = WallClock::from_fn({
+                    let base = milena_testkit::WALL_CLOCK_BASE_MS;
+                    move || base
+                });
+                Client::builder(cluster.bootstrap_servers())
+                    .simulation(Handle::current())
+                    .seed(1)
+                    .connector(connector.clone())
+                    .resolver(resolver.clone())
+                    .wall_clock(clock)
+            }
+            Kind::Tcp { cluster } => Client::builder(cluster.bootstrap_servers()),
+            Kind::Kafka { servers } => Client::builder(servers.clone()),
+        }
+    }
+
+    /// A connected client of this cluster.
+    pub async fn connect(&self) -> Client {
+        self.client().client_id(self.test.clone()).connect().await.expect("the cluster of the test is up")
+    }
+
+    /// A name for a topic or a group that nobody else uses.
+    pub fn name(&self, what: &str) -> String {
+        match self.kind {
+            Kind::Kafka { .. } => unique(&format!("{}-{what}", self.test)),
+            // Alone in its cluster, and the same in every run.
+            _ => what.to_owned(),
+        }
+    }
+
+    /// A new topic with that many partitions.
+    pub async fn topic(&self, client: &Client, what: &str, partitions: i32) -> String {
+        let name = self.name(what);
+        client.admin().ensure_topics(&[NewTopic::new(&name, partitions)]).await.expect("a topic can be created");
+        name
+    }
+
+    /// The in-process cluster, where a test wants to look into it; `None` on real Kafka.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        match &self.kind {
+            Kind::Memory { cluster, .. } | Kind::Tcp { cluster } => Some(cluster),
+            Kind::Kafka { .. } => None,
+        }
+    }
+}
+
+/// Runs `test` on each kind of cluster. On real Kafka only where there is one (see [`real_kafka`](crate::real_kafka())).
+///
+/// # Panics
+/// When the test does, or it has not ended after a minute (of the paused clock, in memory).
+pub fn on_every_cluster(name: &str, test: impl AsyncFn(&Env)) {
+    let runtime = current_thread(true);
+    runtime.block_on(async {
+        let cluster = Box::new(Cluster::builder().start_in_memory().expect("pipes need nothing"));
+        let (connector, resolver) = (cluster.connector(), cluster.resolver());
+        run(Env { kind: Kind::Memory { connector, resolver, cluster }, test: name.to_owned() }, &test, "in memory").await;
+    });
+    let runtime = current_thread(false);
+    runtime.block_on(async {
+        let cluster = Box::new(Cluster::builder().start().await.expect("a port of 127.0.0.1 is free"));
+        run(Env { kind: Kind::Tcp { cluster }, test: name.to_owned() }, &test, "in process over TCP").await;
+        if let Some(servers) = real_kafka(name) {
+            run(Env { kind: Kind::Kafka { servers }, test: name.to_owned() }, &test, "on real Kafka").await;
+        }
+    });
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test that hangs must end, and say where")]
+async fn run(env: Env, test: &impl AsyncFn(&Env), place: &str) {
+    println!("{}: {place}", env.test);
+    let patience = Duration::from_secs(if env.cluster().is_some() { 60 } else { 120 });
+    let ended = tokio::time::timeout(patience, test(&env)).await;
+    assert!(ended.is_ok(), "{}: not ended after {} s {place}", env.test, patience.as_secs());
+    if let Kind::Memory { cluster, .. } | Kind::Tcp { cluster } = env.kind {
+        cluster.shutdown().await;
+    }
+}
+
+fn current_thread(paused: bool) -> Runtime {
+    Builder::new_current_thread().enable_all().start_paused(paused).build().expect("a runtime needs a poller only")
+}
