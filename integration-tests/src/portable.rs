@@ -82,7 +82,8 @@ pub fn on_every_cluster(name: &str, test: impl AsyncFn(&Env)) {
     runtime.block_on(async {
         let cluster = Box::new(Cluster::builder().start_in_memory().expect("pipes need nothing"));
         let (connector, resolver) = (cluster.connector(), cluster.resolver());
-        run(Env { kind: Kind::Memory { connector, resolver, cluster }, test: name.to_owned() }, &test, "in memory").await;
+        run(Env { kind: Kind::Memory { connector, resolver, cluster }, test: name.to_owned() }, &test, "in memory")
+            .await;
     });
     let runtime = current_thread(false);
     runtime.block_on(async {
