@@ -16,6 +16,7 @@ use crate::apis::create_topics;
 use crate::configs;
 use crate::event_loop::Shared;
 use crate::faults::Faults;
+use crate::groups::GroupInfo;
 use crate::log::batch::StoredRecord;
 use crate::net::memory::{self, MemoryConnector, MemoryResolver};
 use crate::net::tcp;
@@ -483,6 +484,11 @@ impl Cluster {
     /// When there is no such partition.
     pub fn records(&self, topic: &str, partition: i32) -> Vec<StoredRecord> {
         self.with_partition(topic, partition, |p| p.log.records())
+    }
+
+    /// State, members and offsets of a group; `None` if there is no such group.
+    pub fn group_info(&self, group: &str) -> Option<GroupInfo> {
+        self.shared.control(|state| state.group_info(group))
     }
 
     fn with_partition<T>(&self, topic: &str, partition: i32, f: impl FnOnce(&mut crate::topics::Partition) -> T) -> T {

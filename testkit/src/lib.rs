@@ -46,6 +46,7 @@ mod topics;
 pub use apis::ApiName as Api;
 pub use cluster::{Cluster, ClusterBuilder, PartitionInfo, WALL_CLOCK_BASE_MS};
 pub use faults::{Fault, FaultBuilder, Faults, Reaction};
+pub use groups::{GroupInfo, GroupMember};
 pub use log::batch::StoredRecord;
 pub use milena_protocol::{ApiKey, ErrorCode};
 pub use net::memory::{MemoryConnector, MemoryResolver, MemoryStream};

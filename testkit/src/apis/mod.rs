@@ -6,16 +6,26 @@
 pub(crate) mod api_versions;
 mod create_partitions;
 pub(crate) mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 pub(crate) mod fetch;
+mod find_coordinator;
+mod heartbeat;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
 
 use std::marker::PhantomData;
 
@@ -208,6 +218,15 @@ apis! {
     fetch Fetch FETCH
     list_offsets ListOffsets LIST_OFFSETS
     metadata Metadata METADATA
+    offset_commit OffsetCommit OFFSET_COMMIT
+    offset_fetch OffsetFetch OFFSET_FETCH
+    find_coordinator FindCoordinator FIND_COORDINATOR
+    join_group JoinGroup JOIN_GROUP
+    heartbeat Heartbeat HEARTBEAT
+    leave_group LeaveGroup LEAVE_GROUP
+    sync_group SyncGroup SYNC_GROUP
+    describe_groups DescribeGroups DESCRIBE_GROUPS
+    list_groups ListGroups LIST_GROUPS
     api_versions ApiVersions API_VERSIONS
     create_topics CreateTopics CREATE_TOPICS
     delete_topics DeleteTopics DELETE_TOPICS
@@ -216,5 +235,6 @@ apis! {
     offset_for_leader_epoch OffsetForLeaderEpoch OFFSET_FOR_LEADER_EPOCH
     describe_configs DescribeConfigs DESCRIBE_CONFIGS
     create_partitions CreatePartitions CREATE_PARTITIONS
+    delete_groups DeleteGroups DELETE_GROUPS
     describe_cluster DescribeCluster DESCRIBE_CLUSTER
 }

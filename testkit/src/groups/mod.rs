@@ -1,11 +1,178 @@
-//! Groups and their coordinators.
+//! Groups and their coordinators: the machine of a classic group is in `classic.rs`, committed offsets are in `offsets.rs`; this file
+//! ties them to the cluster.
 
+mod classic;
+mod offsets;
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, Bytes};
+use milena_protocol::{ErrorCode, StrBytes};
 use tokio::time::Instant;
 
-use crate::state::State;
+use crate::state::{State, Timer};
+use classic::{Answer, Answers};
+pub(crate) use classic::{ClassicGroup, Join, Member, Phase, failed_join, failed_sync};
+pub(crate) use offsets::{Committed, Offsets};
 
-pub(crate) struct Group;
+/// One group: its members and its offsets.
+pub(crate) struct Group {
+    pub(crate) classic: ClassicGroup,
+    pub(crate) offsets: Offsets,
+    coordinator: Option<i32>,
+    /// When the loop will look at this group.
+    alarm: Option<Instant>,
+}
 
-pub(crate) fn on_time(_state: &mut State, _group: &str, _now: Instant) {}
+/// What the cluster knows about a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupInfo {
+    /// `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`.
+    pub state: String,
+    /// The current generation.
+    pub generation: i32,
+    /// The broker that coordinates it, if one is up.
+    pub coordinator: Option<i32>,
+    /// The protocol (assignor) that the members have in common.
+    pub protocol: Option<String>,
+    /// The member that assigns.
+    pub leader: Option<String>,
+    /// The members by their ids.
+    pub members: BTreeMap<String, GroupMember>,
+    /// Committed offsets by topic and partition.
+    pub offsets: BTreeMap<(String, i32), i64>,
+}
 
-pub(crate) fn on_coordinators_changed(_state: &mut State, _now: Instant) {}
+/// What the cluster knows about a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupMember {
+    /// Its client id.
+    pub client_id: String,
+    /// Its `group.instance.id`, if it is a static member.
+    pub instance_id: Option<String>,
+    /// The partitions that it was assigned, in order; empty if the assignment is not of the protocol type `consumer`.
+    pub partitions: Vec<(String, i32)>,
+    /// The assignment as it came from the leader.
+    pub assignment: Bytes,
+}
+
+impl State {
+    /// Whether a request about this group may be served here.
+    pub(crate) fn check_group(&self, broker: i32, group: &str) -> Result<(), ErrorCode> {
+        if group.is_empty() {
+            return Err(ErrorCode::INVALID_GROUP_ID);
+        }
+        self.check_coordinator(broker, group)
+    }
+
+    /// The group, made if it is new.
+    pub(crate) fn group(&mut self, name: &str) -> &mut Group {
+        let coordinator = self.coordinator(name);
+        let delay = self.settings.initial_rebalance_delay;
+        self.groups.entry(name.to_owned()).or_insert_with(|| Group {
+            classic: ClassicGroup::new(name, delay),
+            offsets: Offsets::default(),
+            coordinator,
+            alarm: None,
+        })
+    }
+
+    /// Does something with a group that exists, and then what follows from it: answers, log lines, the next alarm.
+    pub(crate) fn with_group<T>(
+        &mut self,
+        name: &str,
+        now: Instant,
+        f: impl FnOnce(&mut ClassicGroup, &mut Answers) -> T,
+    ) -> Option<T> {
+        let group = self.groups.get_mut(name)?;
+        let mut out = Answers::default();
+        let result = f(&mut group.classic, &mut out);
+        let next = group.classic.next_deadline().filter(|next| group.alarm.is_none_or(|alarm| *next < alarm));
+        if let Some(next) = next {
+            group.alarm = Some(next);
+            self.at(next, Timer::Group(name.to_owned()));
+        }
+        for note in out.notes {
+            self.note(now, note);
+        }
+        for violation in out.violations {
+            self.violation(violation);
+        }
+        for answer in out.answers {
+            match answer {
+                Answer::Join(pending, response) => self.answer(&pending, &response, now),
+                Answer::Sync(pending, response) => self.answer(&pending, &response, now),
+            }
+        }
+        Some(result)
+    }
+
+    pub(crate) fn group_info(&self, name: &str) -> Option<GroupInfo> {
+        let group = self.groups.get(name)?;
+        let classic = &group.classic;
+        let text = |s: &StrBytes| s.to_string();
+        let members = classic.members.iter().map(|(id, member)| {
+            let info = GroupMember {
+                client_id: member.client_id.to_string(),
+                instance_id: member.instance_id.as_ref().map(text),
+                partitions: assigned_partitions(&member.assignment),
+                assignment: member.assignment.clone(),
+            };
+            (id.to_string(), info)
+        });
+        Some(GroupInfo {
+            state: classic.phase.name().to_owned(),
+            generation: classic.generation,
+            coordinator: self.coordinator(name),
+            protocol: classic.protocol.as_ref().map(text),
+            leader: classic.leader.as_ref().map(text),
+            members: members.collect(),
+            offsets: group.offsets.all().map(|(place, committed)| (place.clone(), committed.offset)).collect(),
+        })
+    }
+}
+
+/// The alarm of a group rings.
+pub(crate) fn on_time(state: &mut State, name: &str, now: Instant) {
+    if let Some(group) = state.groups.get_mut(name) {
+        group.alarm = group.alarm.filter(|alarm| *alarm > now);
+    }
+    state.with_group(name, now, |group, out| group.on_time(now, out));
+}
+
+/// A broker died, or a coordinator was moved: groups learn that they have another one.
+pub(crate) fn on_coordinators_changed(state: &mut State, now: Instant) {
+    for name in state.groups.keys().cloned().collect::<Vec<_>>() {
+        let coordinator = state.coordinator(&name);
+        let changed = state
+            .groups
+            .get_mut(&name)
+            .is_some_and(|group| std::mem::replace(&mut group.coordinator, coordinator) != coordinator);
+        if changed {
+            state.with_group(&name, now, |group, out| group.on_coordinator_changed(now, out));
+        }
+    }
+}
+
+/// The partitions of a `ConsumerProtocolAssignment`, in order; what is readable of it.
+pub(crate) fn assigned_partitions(assignment: &Bytes) -> Vec<(String, i32)> {
+    let mut partitions = Vec::new();
+    // A walk that ends early has read what there is: the bytes come from another member.
+    let _ = walk_assignment(assignment.clone(), &mut partitions);
+    partitions.sort();
+    partitions
+}
+
+fn walk_assignment(mut bytes: Bytes, partitions: &mut Vec<(String, i32)>) -> Option<()> {
+    let _version = bytes.try_get_i16().ok()?;
+    for _ in 0..bytes.try_get_i32().ok()? {
+        let len = usize::try_from(bytes.try_get_i16().ok()?).ok().filter(|len| *len <= bytes.len())?;
+        let topic = String::from_utf8_lossy(&bytes.split_to(len)).into_owned();
+        for _ in 0..bytes.try_get_i32().ok()? {
+            partitions.push((topic.clone(), bytes.try_get_i32().ok()?));
+        }
+    }
+    Some(())
+}

@@ -18,35 +18,35 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tower::{Service, ServiceExt};
 
 /// One connection.
-pub struct Raw<S> {
-    pub stream: S,
+pub(crate) struct Raw<S> {
+    pub(crate) stream: S,
     correlation_id: i32,
     client_id: &'static str,
 }
 
 /// Connects to a broker of a cluster in memory.
-pub async fn connect(cluster: &Cluster, broker: i32) -> Raw<MemoryStream> {
+pub(crate) async fn connect(cluster: &Cluster, broker: i32) -> Raw<MemoryStream> {
     try_connect(cluster, broker).await.unwrap()
 }
 
-pub async fn try_connect(cluster: &Cluster, broker: i32) -> std::io::Result<Raw<MemoryStream>> {
+pub(crate) async fn try_connect(cluster: &Cluster, broker: i32) -> std::io::Result<Raw<MemoryStream>> {
     let addresses = cluster.resolver().oneshot((format!("broker-{broker}"), 9092)).await?;
     let stream = cluster.connector().ready().await?.call(addresses[0]).await?;
     Ok(Raw { stream, correlation_id: 0, client_id: "raw" })
 }
 
-pub async fn connect_tcp(address: SocketAddr) -> Raw<tokio::net::TcpStream> {
+pub(crate) async fn connect_tcp(address: SocketAddr) -> Raw<tokio::net::TcpStream> {
     Raw { stream: tokio::net::TcpStream::connect(address).await.unwrap(), correlation_id: 0, client_id: "raw" }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
-    pub fn named(mut self, client_id: &'static str) -> Self {
+    pub(crate) fn named(mut self, client_id: &'static str) -> Self {
         self.client_id = client_id;
         self
     }
 
     /// Writes a request and does not wait.
-    pub async fn send<R: Request>(&mut self, version: i16, request: &R) {
+    pub(crate) async fn send<R: Request>(&mut self, version: i16, request: &R) {
         self.correlation_id += 1;
         let mut head = BytesMut::new();
         let flexible = frame::request_is_flexible::<R>(version);
@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     }
 
     /// Reads the answer to the last request; `None` if the connection ends.
-    pub async fn receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
+    pub(crate) async fn receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
         let length = self.stream.read_i32().await.ok()?;
         let mut body = vec![0; usize::try_from(length).unwrap()];
         self.stream.read_exact(&mut body).await.ok()?;
@@ -67,46 +67,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         Some(frame::decode_body::<R>(body, version).unwrap())
     }
 
-    pub async fn call<R: Request>(&mut self, version: i16, request: R) -> R::Response {
+    pub(crate) async fn call<R: Request>(&mut self, version: i16, request: R) -> R::Response {
         self.send(version, &request).await;
         self.receive::<R>(version).await.expect("the broker closed the connection")
     }
 
     /// Whether nothing comes for a while.
-    pub async fn is_silent_for(&mut self, time: Duration) -> bool {
+    pub(crate) async fn is_silent_for(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.stream.read_u8()).await.is_err()
     }
 
-    pub async fn is_closed(&mut self) -> bool {
+    pub(crate) async fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         matches!(tokio::time::timeout(Duration::from_secs(60), self.stream.read_to_end(&mut rest)).await, Ok(Ok(0)))
     }
 
     /// Produces one batch and returns the partition's answer (v9: by name, flexible).
-    pub async fn produce(&mut self, topic: &'static str, partition: i32, batch: Bytes) -> PartitionProduceResponse {
+    pub(crate) async fn produce(
+        &mut self,
+        topic: &'static str,
+        partition: i32,
+        batch: Bytes,
+    ) -> PartitionProduceResponse {
         let response = self.call(9, produce_request(topic, partition, batch, -1)).await;
         response.responses[0].partition_responses[0].clone()
     }
 
     /// Fetches one partition without a session (v12) and returns its data.
-    pub async fn fetch(&mut self, topic: &'static str, partition: i32, offset: i64) -> PartitionData {
+    pub(crate) async fn fetch(&mut self, topic: &'static str, partition: i32, offset: i64) -> PartitionData {
         let response = self.call(12, fetch_request(&[(topic, partition, offset)])).await;
         response.responses[0].partitions[0].clone()
     }
 }
 
-pub fn name(topic: &'static str) -> TopicName {
+pub(crate) fn name(topic: &'static str) -> TopicName {
     TopicName(StrBytes::from_static_str(topic))
 }
 
-pub fn produce_request(topic: &'static str, partition: i32, batch: Bytes, acks: i16) -> ProduceRequest {
+pub(crate) fn produce_request(topic: &'static str, partition: i32, batch: Bytes, acks: i16) -> ProduceRequest {
     let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
     let topic = TopicProduceData::default().with_name(name(topic)).with_partition_data(vec![data]);
     ProduceRequest::default().with_acks(acks).with_timeout_ms(30_000).with_topic_data(vec![topic])
 }
 
 /// A fetch without session that does not wait.
-pub fn fetch_request(wanted: &[(&'static str, i32, i64)]) -> FetchRequest {
+pub(crate) fn fetch_request(wanted: &[(&'static str, i32, i64)]) -> FetchRequest {
     let topics = wanted.iter().map(|(topic, partition, offset)| {
         let partition = FetchPartition::default()
             .with_partition(*partition)
@@ -117,7 +122,7 @@ pub fn fetch_request(wanted: &[(&'static str, i32, i64)]) -> FetchRequest {
     FetchRequest::default().with_max_bytes(50 << 20).with_topics(topics.collect()).with_session_epoch(-1)
 }
 
-pub fn only(response: &FetchResponse) -> &PartitionData {
+pub(crate) fn only(response: &FetchResponse) -> &PartitionData {
     assert_eq!(response.responses.len(), 1);
     assert_eq!(response.responses[0].partitions.len(), 1);
     &response.responses[0].partitions[0]
@@ -125,26 +130,26 @@ pub fn only(response: &FetchResponse) -> &PartitionData {
 
 /// A record batch written by hand.
 #[derive(Clone)]
-pub struct TestBatch {
-    pub base_timestamp: i64,
-    pub producer: (i64, i16, i32),
-    pub attributes: i16,
-    pub records: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>,
+pub(crate) struct TestBatch {
+    pub(crate) base_timestamp: i64,
+    pub(crate) producer: (i64, i16, i32),
+    pub(crate) attributes: i16,
+    pub(crate) records: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>,
 }
 
 impl TestBatch {
-    pub fn of(values: &[&str]) -> Self {
+    pub(crate) fn of(values: &[&str]) -> Self {
         let records = values.iter().map(|value| (Some(b"k".to_vec()), Some(value.as_bytes().to_vec()))).collect();
         Self { base_timestamp: milena_testkit::WALL_CLOCK_BASE_MS, producer: (-1, -1, -1), attributes: 0, records }
     }
 
-    pub fn from_producer(mut self, id: i64, epoch: i16, sequence: i32) -> Self {
+    pub(crate) fn from_producer(mut self, id: i64, epoch: i16, sequence: i32) -> Self {
         self.producer = (id, epoch, sequence);
         self
     }
 
     /// Record `n` is `n` milliseconds younger than the first.
-    pub fn bytes(&self) -> Bytes {
+    pub(crate) fn bytes(&self) -> Bytes {
         let mut records = Vec::new();
         for (delta, (key, value)) in self.records.iter().enumerate() {
             let mut body = vec![0];
@@ -191,7 +196,7 @@ impl TestBatch {
 }
 
 /// Writes the CRC of a batch whose bytes were changed.
-pub fn sign(batch: &mut [u8]) {
+pub(crate) fn sign(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }
