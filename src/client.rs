@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use milena_client::ClientBuilder;
+use milena_producer::{Producer, ProducerBuilder};
 
 /// A connection to a Kafka cluster: the start of everything.
 ///
@@ -16,6 +17,11 @@ impl Client {
     /// brokers of the cluster, from which the others are learned.
     pub fn builder(bootstrap_servers: impl Into<String>) -> ClientBuilder<Self> {
         ClientBuilder::new(bootstrap_servers)
+    }
+
+    /// Starts building a producer.
+    pub fn producer(&self) -> ProducerBuilder {
+        Producer::builder(&self.0)
     }
 }
 

@@ -10,4 +10,8 @@ pub use milena_client::{
     TopicInterest, TopicPartition, WallClock,
 };
 pub use milena_client::{Deserializer, SerializeError, Serializer, serde};
+pub use milena_producer::{
+    Acks, Appended, AsRecord, Choice, ClusterView, Compression, Delivery, Header, Murmur2, OwnedRecord, Partitioner,
+    Placed, ProduceError, Producer, ProducerBuilder, Record, RecordView, Unplaced, murmur2_partition,
+};
 pub use milena_protocol::{ApiKey, ErrorCode};
