@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::arguments::Arguments;
+use crate::kafka::{self, Wanted};
 use crate::steps::succeed;
 use crate::{Result, missing, say, workspace};
 
@@ -11,19 +12,26 @@ pub(crate) const HELP: &str = "\
 cargo xtask bench: milena side by side with its peers
 
   spine [ARGUMENTS…]   client CPU per 100-byte record through send and poll against the null broker, librdkafka beside
-                       milena in the same run; about two minutes after a build of three (needs a C compiler and make)
+                       milena in the same run; about two minutes after a build of four. Needs a C compiler and make.
                          --records N   measured in each run (default 2000000)
                          --rounds N    how often every contender runs (default 5)
                          --only WORD   only contenders whose name contains it
+  repartition [ARGUMENTS…]
+                       words per second when each word is produced and fetched again on real Kafka, and nothing else is
+                       done: the machine's ceiling for a word count. Besides, needs a JDK from 17 on, and Maven.
+                         --records N   words in each run (default 2000000)
+                         --rounds N    (default 5)
 ";
 
 pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
-    match arguments.next_word().as_deref() {
-        Some("spine") if arguments.asks_for_help() => {
-            print!("{HELP}");
-            Ok(())
-        }
+    let chore = arguments.next_word();
+    if arguments.asks_for_help() {
+        print!("{HELP}");
+        return Ok(());
+    }
+    match chore.as_deref() {
         Some("spine") => spine(arguments),
+        Some("repartition") => repartition(arguments),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             Ok(())
@@ -33,6 +41,26 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
 }
 
 fn spine(arguments: Arguments) -> Result<()> {
+    build()?;
+    succeed(Command::new(program()).args(arguments.rest()))
+}
+
+fn repartition(arguments: Arguments) -> Result<()> {
+    build()?;
+    let cluster = kafka::up(&Wanted { bench: true, ..Wanted::default() })?;
+    let mut command = Command::new(program());
+    command.args(["--kafka", &cluster.bootstrap_servers()]);
+    if let Some(pid) = cluster.first_pid() {
+        command.args(["--broker-pid", &pid.to_string()]);
+    }
+    let measured = succeed(command.args(arguments.rest()));
+    if !cluster.was_running {
+        kafka::down()?;
+    }
+    measured
+}
+
+fn build() -> Result<()> {
     missing::need_c_compiler()?;
     say("building the benchmarks, optimised");
     let manifest = workspace::root().join("bench/Cargo.toml");
@@ -41,8 +69,11 @@ fn spine(arguments: Arguments) -> Result<()> {
             .args(["build", "--release", "--package", "nullbroker", "--package", "spine", "--manifest-path"])
             .arg(manifest)
             .env("CARGO_TARGET_DIR", target_dir()),
-    )?;
-    succeed(Command::new(target_dir().join("release/spine")).args(arguments.rest()))
+    )
+}
+
+fn program() -> PathBuf {
+    target_dir().join("release/spine")
 }
 
 /// A target folder of its own, since the benchmarks have a lock file of their own.

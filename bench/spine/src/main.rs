@@ -5,6 +5,7 @@
 //! one run may be compared, and the medians stand beside their spread.
 
 mod null_broker;
+mod repartition;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ spine: client CPU per 100-byte record against the null broker
   --rounds N    how often every contender runs (default 5)
   --only WORD   only contenders whose name contains it
   --kafka BOOTSTRAP_SERVERS [--broker-pid PID]
-                besides, the bare repartition loop on this real Kafka: the machine's ceiling in words per second
+                instead, the bare repartition loop on this real Kafka: the machine's ceiling in words per second
 ";
 
 /// Something that is measured.
@@ -80,7 +81,11 @@ pub(crate) struct Run {
 }
 
 fn main() -> ExitCode {
-    match options().and_then(|options| run(&options)) {
+    let done = options().and_then(|options| match &options.kafka {
+        None => run(&options),
+        Some(bootstrap_servers) => repartition::run(&options, bootstrap_servers),
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("spine: {problem}");
@@ -108,8 +113,7 @@ fn options() -> Result<Options, String> {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let here = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
-    let folder = here.parent().unwrap_or(Path::new(".")).to_owned();
+    let folder = programs()?;
     let mut measured: Vec<(&Group, &Contender, Vec<Run>)> = GROUPS
         .iter()
         .flat_map(|group| group.contenders.iter().map(move |contender| (group, contender, Vec::new())))
@@ -139,10 +143,16 @@ fn run(options: &Options) -> Result<(), String> {
             .map(|(_, contender, runs)| (contender.name, runs.as_slice()))
             .collect();
         if !rows.is_empty() {
-            println!("\n{}", table::render(group.title, &rows));
+            print!("\n{}", table::render(group.title, &rows));
         }
     }
     Ok(())
+}
+
+/// The folder in which this program and the others were built.
+fn programs() -> Result<PathBuf, String> {
+    let here = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
+    Ok(here.parent().unwrap_or(Path::new(".")).to_owned())
 }
 
 /// Runs one client to its end and reads its last line.

@@ -135,6 +135,11 @@ impl Cluster {
         bootstrap_servers(self.base, self.shape.brokers)
     }
 
+    /// The process of the first broker, for who wants to know what it uses.
+    pub(crate) fn first_pid(&self) -> Option<u32> {
+        self.nodes().first().and_then(Node::alive)
+    }
+
     fn nodes(&self) -> Vec<Node> {
         (1..=self.shape.brokers).map(|id| Node::new(&self.run_dir, id)).collect()
     }
