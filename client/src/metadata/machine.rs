@@ -56,7 +56,11 @@ impl MetadataMachine {
         if self.wanted.is_none() {
             tracing::debug!(?reason, "metadata wanted");
         }
-        self.wanted.get_or_insert(reason);
+        match reason {
+            // The most urgent one: somebody's first record waits for it.
+            RefreshReason::NewTopic => self.wanted = Some(reason),
+            _ => drop(self.wanted.get_or_insert(reason)),
+        }
     }
 
     /// Somebody is interested in a topic from now on; true if nobody was before.
@@ -87,7 +91,11 @@ impl MetadataMachine {
         }
         match self.wanted {
             None => Poll::WaitUntil(old_at),
-            Some(_) if self.not_before > now => Poll::WaitUntil(self.not_before),
+            Some(reason)
+                if self.not_before > now && !(reason == RefreshReason::NewTopic && self.backoff.failures() == 0) =>
+            {
+                Poll::WaitUntil(self.not_before)
+            }
             Some(_) => {
                 self.wanted = None;
                 self.in_flight = true;
@@ -145,6 +153,19 @@ mod tests {
         assert!(matches!(machine.poll(now + MIN_INTERVAL), Poll::Ask(_)));
         machine.on_answer(now, true, &mut rng);
         assert_eq!(machine.poll(now), Poll::WaitUntil(now + Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn a_new_topic_is_asked_for_at_once_but_not_again_and_again() {
+        let (mut machine, now, mut rng) = start();
+        assert!(matches!(machine.poll(now), Poll::Ask(_)));
+        machine.on_answer(now, true, &mut rng);
+        machine.on_request(RefreshReason::NotLeader);
+        machine.on_request(RefreshReason::NewTopic);
+        assert!(matches!(machine.poll(now), Poll::Ask(_)), "the first record waits for it");
+        machine.on_answer(now, false, &mut rng);
+        machine.on_request(RefreshReason::NewTopic);
+        assert!(matches!(machine.poll(now), Poll::WaitUntil(_)), "it is not there yet");
     }
 
     #[test]

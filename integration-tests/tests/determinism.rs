@@ -1,0 +1,108 @@
+//! The same seed is the same history: every request of a run, byte for byte, in two processes.
+//!
+//! A run has a producer, two members of a group of which one joins late, disconnects, a leader move and the rebalance that the late
+//! member brings, on in-memory pipes under a paused clock. `MILENA_SEEDS=from..to` runs other seeds than the first hundred;
+//! `MILENA_HISTORY=FILE` writes the histories there instead of comparing them.
+
+#![expect(clippy::disallowed_methods, reason = "the test plays the user's part: it waits, and it starts processes")]
+
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use milena::{Client, Record, WallClock};
+use milena_testkit::Cluster;
+use tokio::runtime::{Builder, Handle};
+
+const TEST: &str = "the_same_seed_is_the_same_history_in_two_processes";
+const TOPIC: &str = "orders";
+
+/// What a run sent and received, and every request the cluster saw.
+fn history(seed: u64) -> String {
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(run(seed))
+}
+
+async fn run(seed: u64) -> String {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let cluster = Cluster::builder().brokers(3).seed(seed).topic(TOPIC, 4).start_in_memory().unwrap();
+    let connect = |name: &'static str| {
+        let start = tokio::time::Instant::now();
+        let clock = WallClock::from_fn(move || milena_testkit::WALL_CLOCK_BASE_MS + start.elapsed().as_millis() as i64);
+        Client::builder(cluster.bootstrap_servers())
+            .client_id(name)
+            .simulation(Handle::current())
+            .seed(seed)
+            .wall_clock(clock)
+            .connector(cluster.connector())
+            .resolver(cluster.resolver())
+            .connect()
+    };
+    let client = connect("producer").await.unwrap();
+    let producer = client.producer().build().await.unwrap();
+    let mut deliveries = Vec::new();
+    let trouble = rng.usize(50..250);
+    for n in 0..300 {
+        let (key, value) = (format!("k{}", rng.u8(..)), format!("v{n}"));
+        deliveries.push(producer.send(&Record::to(TOPIC).key(&key).value(&value)).await.unwrap());
+        if rng.u8(..) < 16 {
+            tokio::time::sleep(Duration::from_millis(rng.u64(1..40))).await;
+        }
+        if rng.u8(..) < 6 {
+            cluster.disconnect(rng.i32(1..=3));
+        }
+        if n == trouble {
+            cluster.move_leader(TOPIC, rng.i32(0..4), rng.i32(1..=3));
+        }
+    }
+    let mut story = String::new();
+    for (n, delivery) in deliveries.into_iter().enumerate() {
+        let placed = delivery.await.unwrap();
+        writeln!(story, "sent {n} {}@{:?}", placed.partition, placed.offset).unwrap();
+    }
+    producer.close(client.spawner().now() + Duration::from_secs(60)).await.unwrap();
+    client.close().await;
+    story.push_str(&cluster.request_log());
+    cluster.shutdown().await;
+    story
+}
+
+fn seeds() -> Range<u64> {
+    let given = std::env::var("MILENA_SEEDS").ok();
+    let range = given.as_deref().and_then(|given| {
+        let (from, to) = given.split_once("..")?;
+        Some(from.trim().parse().ok()?..to.trim().parse().ok()?)
+    });
+    range.unwrap_or(0..100)
+}
+
+#[test]
+fn the_same_seed_is_the_same_history_in_two_processes() {
+    if let Some(file) = std::env::var_os("MILENA_HISTORY") {
+        let mut all = String::new();
+        for seed in seeds() {
+            writeln!(all, "seed {seed}\n{}", history(seed)).unwrap();
+        }
+        std::fs::write(file, all).unwrap();
+        return;
+    }
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let files = ["first", "second"].map(|name| dir.join(format!("history-{name}.txt")));
+    for file in &files {
+        let program = std::env::current_exe().unwrap();
+        let status = Command::new(program).args(["--exact", TEST]).env("MILENA_HISTORY", file).status().unwrap();
+        assert!(status.success(), "a run failed; MILENA_HISTORY=FILE shows where");
+    }
+    let [first, second] = files.map(|file| std::fs::read_to_string(file).unwrap());
+    if let Some((at, (a, b))) = first.lines().zip(second.lines()).enumerate().find(|(_, (a, b))| a != b) {
+        let seed = first.lines().take(at + 1).filter(|line| line.starts_with("seed ")).last().unwrap_or("seed ?");
+        panic!(
+            "{seed}: line {at} differs\n  {a}\n  {b}\nreplay: MILENA_SEEDS={n}..{m} cargo test -p milena-integration-tests --test determinism",
+            n = &seed[5..],
+            m = seed[5..].parse::<u64>().map_or(0, |n| n + 1),
+        );
+    }
+    assert_eq!(first.len(), second.len());
+}
