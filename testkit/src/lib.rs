@@ -32,6 +32,7 @@
 //! client sees the same cluster, byte for byte.
 
 mod apis;
+mod builder;
 mod cluster;
 mod configs;
 mod event_loop;
@@ -44,7 +45,8 @@ mod state;
 mod topics;
 
 pub use apis::ApiName as Api;
-pub use cluster::{Cluster, ClusterBuilder, PartitionInfo, WALL_CLOCK_BASE_MS};
+pub use builder::{ClusterBuilder, WALL_CLOCK_BASE_MS};
+pub use cluster::{Cluster, PartitionInfo};
 pub use faults::{Fault, FaultBuilder, Faults, Reaction};
 pub use groups::{GroupInfo, GroupMember};
 pub use log::batch::StoredRecord;

@@ -1,5 +1,7 @@
 //! Connections, metadata, crashes and faults of the in-process cluster.
 
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test reads the clock, waits and panics")]
+
 mod common;
 
 use std::time::Duration;

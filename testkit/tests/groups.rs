@@ -1,5 +1,7 @@
 //! Classic groups and their offsets against the in-process cluster, in raw frames under a paused clock.
 
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test reads the clock, waits and panics")]
+
 mod common;
 
 use std::time::Duration;

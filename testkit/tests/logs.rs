@@ -1,5 +1,7 @@
 //! Produce, Fetch and ListOffsets against the in-process cluster, in raw frames under a paused clock.
 
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test reads the clock, waits and panics")]
+
 mod common;
 
 use std::time::Duration;
@@ -78,13 +80,13 @@ async fn a_repeated_batch_gets_its_first_offset_and_a_gap_an_error() {
     let id = raw.call(4, InitProducerIdRequest::default().with_transactional_id(None)).await;
     assert_eq!((id.error_code, id.producer_epoch), (0, 0));
     let id = id.producer_id.0;
-    let first = TestBatch::of(&["a", "b"]).from_producer(id, 0, 0).bytes();
+    let first = TestBatch::of(&["a", "b"]).by_producer(id, 0, 0).bytes();
     assert_eq!(raw.produce("t", 0, first.clone()).await.base_offset, 0);
-    let third = TestBatch::of(&["d"]).from_producer(id, 0, 3).bytes();
+    let third = TestBatch::of(&["d"]).by_producer(id, 0, 3).bytes();
     let refused = raw.produce("t", 0, third).await;
     assert_eq!(code(refused.error_code), ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
     assert_eq!(refused.base_offset, -1);
-    let second = TestBatch::of(&["c"]).from_producer(id, 0, 2).bytes();
+    let second = TestBatch::of(&["c"]).by_producer(id, 0, 2).bytes();
     assert_eq!(raw.produce("t", 0, second).await.base_offset, 2);
     let again = raw.produce("t", 0, first).await;
     assert_eq!((again.error_code, again.base_offset), (0, 0));
@@ -305,7 +307,7 @@ async fn an_applied_produce_whose_answer_is_lost_is_in_the_log_once() {
     let cluster = cluster();
     let fault = cluster.faults().when(Api::Produce).topic("t").partition(0).then(Reaction::ApplyThenDisconnect);
     let mut raw = connect(&cluster, 1).await;
-    let batch = TestBatch::of(&["a"]).from_producer(3, 0, 0).bytes();
+    let batch = TestBatch::of(&["a"]).by_producer(3, 0, 0).bytes();
     raw.send(9, &produce_request("t", 0, batch.clone(), -1)).await;
     assert!(raw.is_closed().await);
     assert_eq!(fault.fired(), 1);

@@ -128,13 +128,15 @@ pub(crate) fn only(response: &FetchResponse) -> &PartitionData {
     &response.responses[0].partitions[0]
 }
 
+type KeyValue = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// A record batch written by hand.
 #[derive(Clone)]
 pub(crate) struct TestBatch {
     pub(crate) base_timestamp: i64,
     pub(crate) producer: (i64, i16, i32),
     pub(crate) attributes: i16,
-    pub(crate) records: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>,
+    pub(crate) records: Vec<KeyValue>,
 }
 
 impl TestBatch {
@@ -143,7 +145,7 @@ impl TestBatch {
         Self { base_timestamp: milena_testkit::WALL_CLOCK_BASE_MS, producer: (-1, -1, -1), attributes: 0, records }
     }
 
-    pub(crate) fn from_producer(mut self, id: i64, epoch: i16, sequence: i32) -> Self {
+    pub(crate) fn by_producer(mut self, id: i64, epoch: i16, sequence: i32) -> Self {
         self.producer = (id, epoch, sequence);
         self
     }

@@ -51,7 +51,7 @@ impl Api for Fetch {
     fn partitions(state: &State, call: &Call, request: &FetchRequest) -> Vec<(String, i32)> {
         let session = state.brokers.get(&call.broker).and_then(|broker| broker.sessions.get(request.session_id));
         let named = wanted(state, call, request);
-        let known = session.map(|session| session.partitions.as_slice()).unwrap_or_default();
+        let known = session.into_iter().flat_map(|session| session.partitions());
         named.iter().chain(known).map(|wanted| (wanted.place.name.clone(), wanted.place.partition)).collect()
     }
 
@@ -120,9 +120,10 @@ fn forgotten(state: &State, call: &Call, request: &FetchRequest) -> Vec<Place> {
 /// Fetches that wait for data.
 #[derive(Default)]
 pub(crate) struct ParkedFetches {
-    parked: BTreeMap<u64, ParkedFetch>,
+    /// With the partitions that it waits for.
+    parked: BTreeMap<u64, (ParkedFetch, Vec<(String, i32)>)>,
     next: u64,
-    /// Who waits for which partition.
+    /// Who waits for which partition; a partition for which nobody waits any more keeps its empty entry.
     waiting: BTreeMap<(String, i32), BTreeSet<u64>>,
 }
 
@@ -139,22 +140,22 @@ struct ParkedFetch {
 fn park(state: &mut State, fetch: ParkedFetch, deadline: Instant) {
     let id = state.fetches.next;
     state.fetches.next += 1;
-    let places: Vec<(String, i32)> =
-        fetch.wanted(state).iter().map(|w| (w.place.name.clone(), w.place.partition)).collect();
-    for place in places {
-        state.fetches.waiting.entry(place).or_default().insert(id);
+    let places: Vec<(String, i32)> = fetch.wanted(state).map(|w| (w.place.name.clone(), w.place.partition)).collect();
+    for place in &places {
+        state.fetches.waiting.entry(place.clone()).or_default().insert(id);
     }
-    state.fetches.parked.insert(id, fetch);
+    state.fetches.parked.insert(id, (fetch, places));
     state.at(deadline, Timer::Fetch(id));
 }
 
 /// The wait is over.
 pub(crate) fn on_deadline(state: &mut State, id: u64, now: Instant) {
-    let Some(fetch) = state.fetches.parked.remove(&id) else { return };
-    for waiting in state.fetches.waiting.values_mut() {
-        waiting.remove(&id);
+    let Some((fetch, places)) = state.fetches.parked.remove(&id) else { return };
+    for place in &places {
+        if let Some(waiting) = state.fetches.waiting.get_mut(place) {
+            waiting.remove(&id);
+        }
     }
-    state.fetches.waiting.retain(|_, waiting| !waiting.is_empty());
     let response = fetch.respond(state);
     state.answer(&fetch.pending, &response, now);
 }
@@ -163,7 +164,7 @@ pub(crate) fn on_deadline(state: &mut State, id: u64, now: Instant) {
 pub(crate) fn on_partition_changed(state: &mut State, topic: &str, partition: i32, now: Instant) {
     let Some(waiting) = state.fetches.waiting.get(&(topic.to_owned(), partition)) else { return };
     for id in waiting.iter().copied().collect::<Vec<_>>() {
-        if state.fetches.parked.get(&id).is_some_and(|fetch| fetch.is_complete(state)) {
+        if state.fetches.parked.get(&id).is_some_and(|(fetch, _)| fetch.is_complete(state)) {
             on_deadline(state, id, now);
         }
     }
@@ -171,21 +172,22 @@ pub(crate) fn on_partition_changed(state: &mut State, topic: &str, partition: i3
 
 impl ParkedFetch {
     /// All partitions to read, in order.
-    fn wanted<'a>(&'a self, state: &'a State) -> &'a [Wanted] {
-        match &self.context {
-            Context::Sessionless(wanted) => wanted,
+    fn wanted<'a>(&'a self, state: &'a State) -> impl Iterator<Item = &'a Wanted> {
+        let (named, session) = match &self.context {
+            Context::Sessionless(wanted) => (wanted.as_slice(), None),
             Context::Full { session } | Context::Incremental { session } => {
                 let sessions = state.brokers.get(&self.call.broker).map(|broker| &broker.sessions);
-                sessions.and_then(|s| s.get(*session)).map(|s| s.partitions.as_slice()).unwrap_or_default()
+                (&[][..], sessions.and_then(|sessions| sessions.get(*session)))
             }
-        }
+        };
+        named.iter().chain(session.into_iter().flat_map(|session| session.partitions()))
     }
 
     /// Whether there is enough, or something wrong: then nobody waits.
     fn is_complete(&self, state: &State) -> bool {
-        let mut bytes = 0;
-        let wanted = self.wanted(state);
-        for wanted in wanted {
+        let (mut bytes, mut partitions) = (0, 0);
+        for wanted in self.wanted(state) {
+            partitions += 1;
             match self.look(state, wanted) {
                 Ok(log) => bytes += log.available(wanted.offset, usize::try_from(wanted.max_bytes).unwrap_or(0)),
                 Err(_) => return true,
@@ -194,7 +196,7 @@ impl ParkedFetch {
                 return true;
             }
         }
-        wanted.is_empty() || bytes >= self.min_bytes
+        partitions == 0 || bytes >= self.min_bytes
     }
 
     /// The log of a partition, if it may be read from the wanted offset on.
@@ -262,8 +264,7 @@ impl ParkedFetch {
         let Some(session) = sessions.and_then(|sessions| sessions.get_mut(session)) else { return };
         let mut served = Vec::new();
         answers.retain(|(place, data)| {
-            let Some(index) = session.partitions.iter().position(|wanted| wanted.place == *place) else { return true };
-            let wanted = &mut session.partitions[index];
+            let Some(wanted) = session.get_mut(place) else { return true };
             let has_records = data.records.as_ref().is_some_and(|records| !records.is_empty());
             let failed = data.error_code != 0;
             let changed = has_records
@@ -278,12 +279,7 @@ impl ParkedFetch {
             }
             changed || !only_changes
         });
-        for place in served {
-            if let Some(index) = session.partitions.iter().position(|wanted| wanted.place == place) {
-                let wanted = session.partitions.remove(index);
-                session.partitions.push(wanted);
-            }
-        }
+        served.iter().for_each(|place| session.put_last(place));
     }
 
     fn read(&self, state: &State, wanted: &Wanted, room: &mut usize, at_least_one: &mut bool) -> PartitionData {

@@ -42,8 +42,50 @@ impl Wanted {
 pub(crate) struct Session {
     epoch: i32,
     by_id: bool,
-    /// In the order in which they are read: a partition that gave data goes to the end.
-    pub(crate) partitions: Vec<Wanted>,
+    /// In the order in which they are read.
+    partitions: BTreeMap<u64, Wanted>,
+    places: BTreeMap<Place, u64>,
+    next: u64,
+}
+
+impl Session {
+    fn new(by_id: bool, wanted: Vec<Wanted>) -> Self {
+        let mut session = Self { epoch: 1, by_id, partitions: BTreeMap::new(), places: BTreeMap::new(), next: 0 };
+        wanted.into_iter().for_each(|wanted| session.put(wanted));
+        session
+    }
+
+    /// All partitions in the order in which they are read.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &Wanted> {
+        self.partitions.values()
+    }
+
+    pub(crate) fn get_mut(&mut self, place: &Place) -> Option<&mut Wanted> {
+        self.places.get(place).and_then(|order| self.partitions.get_mut(order))
+    }
+
+    /// Adds a partition at the end, or updates it where it is.
+    fn put(&mut self, wanted: Wanted) {
+        match self.get_mut(&wanted.place) {
+            Some(known) => known.update(wanted),
+            None => {
+                self.places.insert(wanted.place.clone(), self.next);
+                self.partitions.insert(self.next, wanted);
+                self.next += 1;
+            }
+        }
+    }
+
+    /// A partition that gave data goes to the end, so that none starves.
+    pub(crate) fn put_last(&mut self, place: &Place) {
+        if let Some(wanted) = self.remove(place) {
+            self.put(wanted);
+        }
+    }
+
+    fn remove(&mut self, place: &Place) -> Option<Wanted> {
+        self.places.remove(place).and_then(|order| self.partitions.remove(&order))
+    }
 }
 
 /// A broker's sessions.
@@ -89,7 +131,7 @@ impl FetchSessions {
             // Kafka draws ids by chance; a broker's number and a count are as unique, and the same in every run.
             self.opened = self.opened.wrapping_add(1) & 0x00ff_ffff;
             let id = ((broker & 0x3f) << 24) | self.opened.max(1);
-            self.sessions.insert(id, Session { epoch: 1, by_id: asked.by_id, partitions: asked.wanted });
+            self.sessions.insert(id, Session::new(asked.by_id, asked.wanted));
             return Ok(Context::Full { session: id });
         }
         let session = self.sessions.get_mut(&asked.session_id).ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
@@ -99,13 +141,10 @@ impl FetchSessions {
         if session.by_id != asked.by_id {
             return Err(ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
         }
-        for new in asked.wanted {
-            match session.partitions.iter_mut().find(|known| known.place == new.place) {
-                Some(known) => known.update(new),
-                None => session.partitions.push(new),
-            }
+        asked.wanted.into_iter().for_each(|wanted| session.put(wanted));
+        for place in &asked.forgotten {
+            session.remove(place);
         }
-        session.partitions.retain(|known| !asked.forgotten.contains(&known.place));
         if session.partitions.is_empty() {
             self.sessions.remove(&asked.session_id);
             return Ok(Context::Sessionless(Vec::new()));
