@@ -10,7 +10,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
-use crate::{ApiKey, Request};
+use crate::{ApiKey, Request, validate};
 
 /// Bytes of the length in front of every frame.
 pub const LENGTH_BYTES: usize = 4;
@@ -93,6 +93,8 @@ pub fn decode_body<R: Request>(mut body: Bytes, version: i16) -> Result<R::Respo
     if R::Response::header_version(version) >= 1 {
         skip_tags(&mut body).ok_or_else(|| fail("the header's tagged fields are cut off".to_owned()))?;
     }
+    // The decoder believes what arrays announce; nothing reaches it that has not been walked over.
+    validate::check(R::KEY, version, &body).map_err(|refusal| fail(refusal.to_string()))?;
     let response = R::Response::decode(&mut body, version).map_err(|e| fail(e.to_string()))?;
     if body.has_remaining() {
         return Err(fail(format!("{} bytes are left after the last field", body.remaining())));

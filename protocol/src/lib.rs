@@ -8,6 +8,7 @@ pub mod produce;
 pub mod records;
 mod request;
 mod routing;
+pub mod validate;
 mod versions;
 mod wire;
 

@@ -90,6 +90,11 @@ impl<'a> Reader<'a> {
         self.length(Self::i32)
     }
 
+    /// The length of a nullable string; its bytes follow.
+    pub(crate) fn string_len(&mut self) -> Result<Option<usize>, Stop> {
+        self.length(|reader| reader.i16().map(i32::from))
+    }
+
     /// The count of a nullable array, of which every element takes at least `min_bytes`.
     pub(crate) fn nullable_count(&mut self, min_bytes: usize) -> Result<Option<usize>, Stop> {
         let count = self.length(Self::i32)?;
@@ -105,7 +110,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn nullable_string(&mut self) -> Result<Option<&'a str>, Stop> {
-        let Some(len) = self.length(|reader| reader.i16().map(i32::from))? else { return Ok(None) };
+        let Some(len) = self.string_len()? else { return Ok(None) };
         let bytes = self.take(len)?;
         std::str::from_utf8(bytes).map(Some).map_err(|_| Stop::Broken("a string is not UTF-8"))
     }

@@ -4,16 +4,17 @@ use std::fs;
 use std::path::Path;
 
 use crate::steps::{Cargo, Steps};
-use crate::{Result, missing, workspace};
+use crate::{Result, missing, schema, workspace};
 
 pub(crate) const HELP: &str = "\
 cargo xtask check: formatting, lints and documentation, with warnings denied
 
   1. every file is formatted (cargo fmt --check)
   2. every select! is biased (an unbiased one differs from run to run)
-  3. clippy on every target with default features
-  4. clippy on the libraries without default features
-  5. the documentation builds, private items included
+  3. the table of response shapes is what cargo xtask schema writes
+  4. clippy on every target with default features
+  5. clippy on the libraries without default features
+  6. the documentation builds, private items included
 ";
 
 /// Runs every check, also after one has failed.
@@ -25,6 +26,7 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo) -> Result<()> {
         cargo.run(["fmt", "--all", "--manifest-path", "bench/Cargo.toml", "--check"], &[])
     });
     steps.run("every select! is biased", selects_are_biased);
+    steps.run("the table of response shapes", schema::check);
     steps.run("clippy", || {
         cargo.run(["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"], &[])
     });

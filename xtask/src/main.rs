@@ -10,6 +10,7 @@ mod check;
 mod ci;
 mod kafka;
 mod missing;
+mod schema;
 mod steps;
 mod test;
 mod workspace;
@@ -31,6 +32,7 @@ cargo xtask: one entry for every chore
   ci                         both, within a budget of time: what must be green before a change is in
   bench spine|repartition    client CPU per record, librdkafka beside milena (needs a C compiler and make)
   kafka up|down|status|run   a real Apache Kafka cluster on this machine
+  schema                     the shapes of responses, from the message definitions inside Kafka's jar
 
 Each of them explains itself:  cargo xtask test help
 ";
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Some("ci") => alone(arguments, ci::HELP, ci::run),
         Some("bench") => bench::main(arguments),
         Some("kafka") => kafka::main(arguments),
+        Some("schema") => schema::main(arguments),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             Ok(())

@@ -135,5 +135,31 @@ mod tests {
     fn garbage_is_an_error() {
         assert!(Handshake::new().on_response(body(&[1])).is_err());
         assert!(Handshake::new().on_response(body(&[0, 0, 2, 0, 18, 0])).is_err(), "cut inside the first API");
+        // What an HTTP server, an SSH server and a TLS endpoint say; all ones; and arrays of four billion APIs.
+        for garbage in [
+            &b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"[..],
+            b"SSH-2.0-OpenSSH_9.6\r\n",
+            &[0x15, 3, 1, 0, 2, 2, 0x46],
+            &[0xff; 64],
+            &[0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0],
+            &[0, 35, 0x7f, 0xff, 0xff, 0xff],
+        ] {
+            let error = Handshake::new().on_response(body(garbage)).err().expect("garbage was taken for an answer");
+            assert_eq!(error.kind(), ErrorKind::Malformed, "{error}");
+        }
+        let many = body(&[0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0]);
+        let error = Handshake::new().on_response(many).err().expect("garbage was taken for an answer").to_string();
+        assert!(error.contains("ApiKeys: "), "{error}");
+        // And whatever else, drawn from a seed: an answer is read or refused, and nothing is believed.
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..10_000 {
+            let mut garbage = vec![0; rng.usize(..200)];
+            rng.fill(&mut garbage);
+            // Half of them get past the error code.
+            if rng.bool() && garbage.len() > 2 {
+                garbage[..2].fill(0);
+            }
+            let _ = Handshake::new().on_response(garbage.into());
+        }
     }
 }

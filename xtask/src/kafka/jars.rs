@@ -12,14 +12,12 @@ pub(crate) const DEFAULT_VERSION: &str = "4.3.0";
 
 /// The folder with every jar of that release, filled by Maven if it is not there yet.
 pub(crate) fn resolve(kafka_dir: &Path, version: &str) -> Result<PathBuf> {
+    if let Some(libs) = resolved(kafka_dir, version) {
+        return Ok(libs);
+    }
     let dir = kafka_dir.join(version);
     let libs = dir.join("libs");
     let pom = pom(version);
-    // The pom is written last, so it stands for a folder that is complete and still wanted.
-    let resolved = dir.join("resolved-pom.xml");
-    if fs::read_to_string(&resolved).is_ok_and(|text| text == pom) {
-        return Ok(libs);
-    }
     missing::need_maven()?;
     say(&format!("resolving the jars of Kafka {version} with Maven (once; about 130 MB)"));
     let _ = fs::remove_dir_all(&libs);
@@ -42,9 +40,19 @@ pub(crate) fn resolve(kafka_dir: &Path, version: &str) -> Result<PathBuf> {
             "Maven could not resolve Kafka {version} (its messages are above). Is the release complete on Maven Central, and is the network there?"
         ));
     }
+    let resolved = dir.join(RESOLVED);
     fs::write(&resolved, &pom).map_err(|e| format!("cannot write {}: {e}", resolved.display()))?;
     Ok(libs)
 }
+
+/// The folder with every jar of that release, if it has been filled.
+pub(crate) fn resolved(kafka_dir: &Path, version: &str) -> Option<PathBuf> {
+    let dir = kafka_dir.join(version);
+    fs::read_to_string(dir.join(RESOLVED)).is_ok_and(|text| text == pom(version)).then(|| dir.join("libs"))
+}
+
+/// A copy of the pom: written last, so it stands for a folder that is complete and still wanted.
+const RESOLVED: &str = "resolved-pom.xml";
 
 /// Broker, command line tools and Streams. `kafka-tools-api` is left out because it is not published for every
 /// release and nothing here needs it; `log4j-slf4j-impl` is added because the broker is silent without a binder, and

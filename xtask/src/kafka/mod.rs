@@ -5,7 +5,7 @@
 //! What is running is written to `target/kafka/run/cluster`, so that `up`, `down` and `status` agree about it.
 
 mod config;
-mod jars;
+pub(crate) mod jars;
 mod node;
 mod probe;
 
