@@ -7,8 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod generate;
-mod memory;
 mod mutate;
+mod own;
 #[path = "../support/mod.rs"]
 mod support;
 mod target;
@@ -22,7 +22,11 @@ use milena_protocol::validate::{EXPANSION, Field, Kind, Structure};
 use milena_protocol::{ApiKey, Message as _, Request as _, frame, validate};
 
 use generate::log_uniform;
+use support::alloc::{Counting, busy_with, measure};
 use target::{Target, Verdict};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// Seeds of cases that failed once.
 const REGRESSIONS: &[u64] = &[];
@@ -34,8 +38,8 @@ const FULL_RUN: u64 = 1_000_000;
 /// Changed frames of each valid message.
 const VARIANTS: u64 = 8;
 
-pub(crate) const REPLAY: &str =
-    "replay it with: MILENA_HOSTILE_CASE=SEED cargo test -p milena-protocol --test hostile changed";
+const REPLAY: &str =
+    "replay it with: MILENA_HOSTILE_CASE=SEED cargo test -p milena-protocol --test hostile changed_frames";
 
 /// Sizes are log-uniform between these; one case of `GIANTS` draws from the second range.
 const SIZES: (usize, usize) = (16, 64 * 1024);
@@ -160,7 +164,7 @@ impl std::fmt::Debug for Tally {
 }
 
 fn survives(seed: u64) -> Option<Tally> {
-    memory::blame(seed);
+    busy_with(seed);
     match catch_unwind(AssertUnwindSafe(|| run_case(seed, false))) {
         Ok(tally) => Some(tally),
         Err(_) => {
@@ -218,8 +222,8 @@ fn run_case(seed: u64, talk: bool) -> Tally {
 fn read(rng: &mut fastrand::Rng, target: Target, body: Vec<u8>, announced: usize, tally: &mut Tally) -> Verdict {
     let len = body.len();
     // The frame itself counts, too.
-    let (verdict, peak) = memory::peak_of(|| target.read(rng, body, announced));
-    let peak = peak + len;
+    let (verdict, usage) = measure(|| target.read(rng, body, announced));
+    let peak = usage.peak + len;
     assert!(
         peak <= 40 * len + (1 << 20),
         "{} v{}: a frame of {len} bytes took {peak} bytes of memory",
@@ -317,7 +321,7 @@ fn no_element_that_is_written_as_short_as_possible_is_refused_for_its_memory() {
 fn nine_bytes_do_not_ask_for_290_gigabytes() {
     // Metadata v9: no header tags, throttle time, and 2^32 - 2 brokers.
     let body = bytes::Bytes::from_static(&[0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]);
-    let (refused, peak) = memory::peak_of(|| frame::decode_body::<MetadataRequest>(body, 9).unwrap_err().to_string());
+    let (refused, usage) = measure(|| frame::decode_body::<MetadataRequest>(body, 9).unwrap_err().to_string());
     assert!(refused.contains("Brokers"), "{refused}");
-    assert!(peak < 4096, "{peak} bytes");
+    assert!(usage.peak < 4096, "{usage:?}");
 }

@@ -6,6 +6,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::Write as _;
 
 /// Put into a test file as its `#[global_allocator]`.
 pub(crate) struct Counting;
@@ -23,6 +24,25 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    static CASE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Says which case this thread is busy with: if memory ends, so does the process, and nobody can catch that.
+pub(crate) fn busy_with(case: u64) {
+    CASE.set(case);
+}
+
+#[cold]
+fn refused(bytes: usize) {
+    // Standard error is written to without an allocation.
+    let _ = writeln!(std::io::stderr(), "\ncase {:#x}: there is no memory for {bytes} bytes", CASE.get());
+}
+
+fn given(block: *mut u8, bytes: usize) -> *mut u8 {
+    if block.is_null() {
+        refused(bytes);
+    }
+    block
 }
 
 /// Runs `work` on this thread and says what it asked for.
@@ -49,13 +69,13 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size() as isize);
         // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
+        given(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grown(layout.size() as isize);
         // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc_zeroed(layout) }
+        given(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
@@ -69,6 +89,6 @@ unsafe impl GlobalAlloc for Counting {
         grown(size as isize);
         moved(-(layout.size() as isize));
         // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(at, layout, size) }
+        given(unsafe { System.realloc(at, layout, size) }, size)
     }
 }

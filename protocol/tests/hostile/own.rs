@@ -1,21 +1,15 @@
 //! Nothing from the network may panic, or allocate by its word alone: batches and responses with bytes changed at random.
 //!
 //! `MILENA_SEED=n` draws other changes; a failure prints the seed that replays it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use milena_protocol::fetch::{self, FetchEvent, FetchParser};
 use milena_protocol::produce::{self, Produced};
 use milena_protocol::records::*;
-use support::alloc::{Counting, measure};
-use support::{build, fetch_response, produce_response, records_of};
 
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use crate::support::alloc::measure;
+use crate::support::{build, fetch_response, produce_response, records_of};
 
 /// Rounds of a test; every one is another seed.
 const ROUNDS: u64 = 3_000;
