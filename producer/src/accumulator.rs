@@ -86,6 +86,14 @@ pub(crate) struct Sizes {
     pub(crate) linger: Duration,
 }
 
+/// What a batch is opened with.
+#[derive(Clone, Copy)]
+pub(crate) struct Means<'a> {
+    pub(crate) sizes: &'a Sizes,
+    pub(crate) pool: &'a Pool,
+    pub(crate) now: Instant,
+}
+
 /// What must happen once the lock is released, because a batch was opened or closed.
 #[derive(Default)]
 pub(crate) struct Notice {
@@ -169,12 +177,11 @@ impl PartState {
         &mut self,
         part: &Part,
         record: &Content<'_>,
-        sizes: &Sizes,
-        pool: &Pool,
+        means: &Means<'_>,
         prepaid: &mut Option<Charge>,
-        now: Instant,
         notice: &mut Notice,
     ) -> Result<Delivery, Refusal> {
+        let Means { sizes, pool, now } = *means;
         if self.shut {
             return Err(Refusal::Error(closed()));
         }
@@ -328,9 +335,10 @@ impl PartState {
     /// Takes out all batches that were opened before `before`, newest last.
     pub(crate) fn expire_new(&mut self, before: Instant) -> Vec<Filling> {
         let mut expired = Vec::new();
-        while let Some(first) = self.closed.pop_front_if(|filling| filling.opened <= before) {
-            self.closed_bytes -= first.builder.len();
-            expired.push(first);
+        let old = self.closed.iter().take_while(|filling| filling.opened <= before).count();
+        for filling in self.closed.drain(..old) {
+            self.closed_bytes -= filling.builder.len();
+            expired.push(filling);
         }
         if self.open.as_ref().is_some_and(|open| open.opened <= before) {
             expired.extend(self.open.take());
@@ -446,13 +454,12 @@ mod tests {
         fn append(&self, bytes: usize) -> (Result<Delivery, Refusal>, Notice) {
             let value = vec![7; bytes];
             let record = Content { timestamp: 1, key: None, value: Some(&value), headers: &[] };
+            let means = Means { sizes: &self.sizes, pool: &self.pool, now: self.now };
             let mut state = self.part.lock();
             let mut notice = Notice::default();
             let result = match state.append(&record) {
                 Some(delivery) => Ok(delivery),
-                None => {
-                    state.append_slowly(&self.part, &record, &self.sizes, &self.pool, &mut None, self.now, &mut notice)
-                }
+                None => state.append_slowly(&self.part, &record, &means, &mut None, &mut notice),
             };
             (result, notice)
         }
@@ -494,7 +501,7 @@ mod tests {
     #[test]
     fn a_batch_whose_linger_is_over_is_taken_and_a_stale_timer_takes_nothing() {
         let fixture = fixture();
-        let _ = fixture.append(10).0.unwrap();
+        drop(fixture.append(10).0.unwrap());
         let mut state = fixture.part.lock();
         assert!(state.take_new(&SIZES).is_none());
         assert!(!state.on_linger_over(Some(7)), "the timer of another batch");

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use milena_client::{Error, ErrorKind, TopicPartition};
 
-use crate::accumulator::{Content, Notice, Part, PartState, Refusal, closed};
+use crate::accumulator::{Content, Means, Notice, Part, PartState, Refusal, closed};
 use crate::delivery::{Delivery, Done};
 use crate::partitioner::{Choice, Partitioner, Unplaced, murmur2_partition};
 use crate::pool::Charge;
@@ -69,6 +69,10 @@ impl Shared {
         }
     }
 
+    fn means(&self) -> Means<'_> {
+        Means { sizes: &self.sizes, pool: &self.pool, now: self.link.now() }
+    }
+
     #[inline]
     fn choose(&self, record: &RecordView<'_>, topic: &Topic) -> Choice {
         if self.config.is_default_partitioner {
@@ -91,8 +95,7 @@ impl Shared {
         prepaid: &mut Option<Charge>,
     ) -> Result<Delivery, NotTaken> {
         let mut notice = Notice::default();
-        let now = self.link.now();
-        let result = state.append_slowly(part, content, &self.sizes, &self.pool, prepaid, now, &mut notice);
+        let result = state.append_slowly(part, content, &self.means(), prepaid, &mut notice);
         drop(state);
         self.on_notice(part, notice);
         result.map_err(|refusal| match refusal {
@@ -169,10 +172,7 @@ impl Shared {
                 let content = self.content(view);
                 match state.append(&content) {
                     Some(delivery) => Ok(delivery),
-                    None => {
-                        let now = self.link.now();
-                        state.append_slowly(part, &content, &self.sizes, &self.pool, prepaid, now, &mut notice)
-                    }
+                    None => state.append_slowly(part, &content, &self.means(), prepaid, &mut notice),
                 }
             });
             match appended {

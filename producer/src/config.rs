@@ -260,7 +260,8 @@ mod tests {
     #[test]
     fn settings_that_contradict_one_another_are_refused_with_a_sentence() {
         assert!(config().check().is_ok());
-        let wrong: [(&str, fn(&mut Config)); 7] = [
+        type Spoil = fn(&mut Config);
+        let wrong: [(&str, Spoil); 7] = [
             ("acks = all", |config| config.acks = Acks::Leader),
             ("max_in_flight", |config| config.max_in_flight = 6),
             ("delivery_timeout", |config| config.delivery_timeout = Duration::from_secs(30)),

@@ -173,11 +173,19 @@ impl<B> Window<B> {
     /// What may be done now.
     pub(crate) fn next(&self, now: Instant) -> Next {
         let busy = |slot: &Slot<B>| matches!(slot.state, State::Sent | State::Preparing);
-        if self.gap {
-            return if self.slots.iter().any(busy) { Next::Blocked } else { Next::Bump };
+        if self.gap && self.slots.iter().any(busy) {
+            return Next::Blocked;
         }
         if let Some(retry_at) = self.retry_at.filter(|retry_at| now < *retry_at) {
             return Next::NotBefore(retry_at);
+        }
+        if self.gap {
+            // A batch whose fate is unknown cannot outlive the bump: while the old epoch lasts the broker may still tell what became
+            // of it.
+            return match self.slots.front() {
+                Some(slot) if slot.unknown && slot.state == State::Waiting => Next::Send(slot.number),
+                _ => Next::Bump,
+            };
         }
         let Some(first) = self.slots.iter().position(|slot| slot.state != State::Sent) else {
             let known = self.proven && !(self.slots.is_empty() && self.is_forgotten(now));
@@ -314,7 +322,14 @@ impl<B> Window<B> {
             }
             Meaning::SequenceBroken => {
                 // Behind a batch that must be sent again, or that has left a gap, this is its consequence and says nothing of its own.
-                if index == 0 && !self.gap {
+                if index > 0 {
+                    return Answer::Again;
+                }
+                if slot.unknown {
+                    // Nobody can say any more what became of the attempt that was lost, and the epoch that follows forbids another.
+                    return self.fail(index, false);
+                }
+                if !self.gap {
                     self.gap = true;
                     self.back_off(now, rng);
                 }

@@ -213,8 +213,9 @@ struct Ending {
 
 impl Ending {
     fn task(live: &Arc<Live>, abort: AbortHandle) -> Self {
-        let id = live.next.fetch_add(1, Ordering::Relaxed);
-        live.aborts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, abort);
+        // Numbered by the client, and known to it: closing the client ends its owners' tasks, too.
+        let id = live.parent.as_ref().unwrap_or(live).next.fetch_add(1, Ordering::Relaxed);
+        live.each(|live| live.aborts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, abort.clone()));
         Self::count(live, Some(id))
     }
 
@@ -231,7 +232,7 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         if let Some(id) = self.task {
-            self.live.aborts.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            self.live.each(|live| live.aborts.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
         }
         self.live.each(|live| {
             live.counter(self.task.is_some()).fetch_sub(1, Ordering::AcqRel);

@@ -128,7 +128,7 @@ impl Task {
             self.expire_requests(now);
             let linger_at = self.collect(now);
             again |= self.gather(now);
-            self.poll_flush(cx, now);
+            again |= self.poll_flush(cx, now);
             again |= self.poll_timer(cx, now, linger_at);
             if !again {
                 return Poll::Pending;
@@ -172,14 +172,20 @@ impl Task {
         }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let Connection::Open(wire) = &mut self.connection else { return };
+    /// Writes what is queued; returns whether that has made room for more.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Connection::Open(wire) = &mut self.connection else { return false };
+        let was_idle = wire.is_write_idle();
         match wire.poll_flush(cx) {
-            Poll::Pending => {}
+            Poll::Pending => return false,
             Poll::Ready(Ok(())) if self.shared.config.acks == Acks::None => self.on_written(now),
             Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => self.on_lost(&error, now),
+            Poll::Ready(Err(error)) => {
+                self.on_lost(&error, now);
+                return true;
+            }
         }
+        !was_idle && !self.ready.is_empty()
     }
 
     fn expire_requests(&mut self, now: Instant) {
@@ -219,7 +225,8 @@ impl Task {
 
     fn on_response(&mut self, id: RequestId, body: &Bytes, now: Instant) {
         // The wire has checked that it answers the oldest request.
-        let Some(mut flight) = self.flights.pop_front_if(|flight| flight.id == Some(id)) else { return };
+        let Some(mut flight) = self.flights.pop_front() else { return };
+        debug_assert_eq!(flight.id, Some(id));
         self.shared.metrics.requests_in_flight.add(-1);
         let produced = match Produced::decode(body, flight.version) {
             Ok(produced) => produced,
@@ -400,9 +407,8 @@ impl Task {
         let broker = self.broker.clone();
         let mut queue = broker.queue();
         self.ready.append(&mut queue.ready);
-        while let Some((_, number, part)) = queue.lingering.pop_front_if(|(at, ..)| *at <= now) {
-            over.push((number, part));
-        }
+        let due = queue.lingering.iter().take_while(|(at, ..)| *at <= now).count();
+        over.extend(queue.lingering.drain(..due).map(|(_, number, part)| (number, part)));
         let next = queue.lingering.front().map(|(at, ..)| *at);
         drop(queue);
         for (number, part) in over {
@@ -421,8 +427,8 @@ impl Task {
         next
     }
 
-    /// Puts requests together for as long as there is something to send and room on the connection. Returns whether it has stopped
-    /// only to let the socket have its turn.
+    /// Puts the next request together, if there is something to send and room on the connection. Returns whether there may be more
+    /// to do once the socket has had its turn.
     fn gather(&mut self, now: Instant) -> bool {
         if self.ready.is_empty() && self.building.is_none() {
             return false;
@@ -431,58 +437,51 @@ impl Task {
             return false;
         }
         self.muted_until = None;
-        let mut may_compress = true;
-        loop {
-            match &self.connection {
-                Connection::Opening(_) => return false,
-                Connection::Closed => {
-                    self.drop_foreign();
-                    if self.ready.is_empty() {
-                        return false;
-                    }
-                    self.open();
-                    // Polled before anybody sleeps.
-                    return true;
+        match &self.connection {
+            Connection::Opening(_) => return false,
+            Connection::Closed => {
+                self.drop_foreign();
+                if self.ready.is_empty() {
+                    return false;
                 }
-                // While a request is being written the next one can still grow.
-                Connection::Open(wire) if !wire.is_write_idle() => return false,
-                Connection::Open(_) if self.flights.len() >= self.shared.config.max_in_flight => return false,
-                Connection::Open(_) => {}
-            }
-            let mut flight = self.building.take().unwrap_or_else(|| Flight {
-                id: None,
-                version: 0,
-                gather: self.shared.next_gather(),
-                bytes: 0,
-                sent: now,
-                entries: self.spare.pop().unwrap_or_default(),
-            });
-            let mut left = self.ready.len();
-            let mut wants_more = false;
-            while left > 0 {
-                left -= 1;
-                let Some(part) = self.ready.pop_front() else { break };
-                match self.turn(&part, &mut flight, &mut may_compress, now) {
-                    Turn::Took | Turn::Nothing => {}
-                    Turn::NotNow => {
-                        self.ready.push_front(part);
-                        wants_more = !may_compress && flight.bytes < ENOUGH;
-                        break;
-                    }
-                }
-            }
-            if wants_more && (flight.entries.is_empty() || !self.flights.is_empty()) {
-                // Nothing waits for this request but the network's turn: let it grow.
-                self.building = Some(flight);
+                self.open();
+                // Polled before anybody sleeps.
                 return true;
             }
-            if flight.entries.is_empty() {
-                self.spare.push(flight.entries);
-                return false;
-            }
-            self.submit(flight, now);
-            return !self.ready.is_empty();
+            // While a request is being written the next one can still grow.
+            Connection::Open(wire) if !wire.is_write_idle() => return false,
+            Connection::Open(_) if self.flights.len() >= self.shared.config.max_in_flight => return false,
+            Connection::Open(_) => {}
         }
+        let mut flight = self.building.take().unwrap_or_else(|| Flight {
+            id: None,
+            version: 0,
+            gather: self.shared.next_gather(),
+            bytes: 0,
+            sent: now,
+            entries: self.spare.pop().unwrap_or_default(),
+        });
+        let mut may_compress = true;
+        let mut wants_more = false;
+        for _ in 0..self.ready.len() {
+            let Some(part) = self.ready.pop_front() else { break };
+            if let Turn::NotNow = self.turn(&part, &mut flight, &mut may_compress, now) {
+                self.ready.push_front(part);
+                wants_more = !may_compress && flight.bytes < ENOUGH;
+                break;
+            }
+        }
+        if wants_more && (flight.entries.is_empty() || !self.flights.is_empty()) {
+            // Nothing waits for this request but the network's turn: let it grow.
+            self.building = Some(flight);
+            return true;
+        }
+        if flight.entries.is_empty() {
+            self.spare.push(flight.entries);
+            return false;
+        }
+        self.submit(flight, now);
+        !self.ready.is_empty()
     }
 
     /// Forgets partitions that another broker leads by now.
