@@ -412,17 +412,21 @@ impl State {
         replicas: Vec<Vec<i32>>,
         configs: BTreeMap<String, String>,
     ) -> Uuid {
-        let id = loop {
-            let id = Uuid::from_u128(self.rng.u128(..));
-            // Ids that begin with '-' in base 64 annoy command lines, and Kafka avoids them too; nil and one are reserved.
-            if id.as_u128() > 1 && !self.topic_names.contains_key(&id) {
-                break id;
-            }
-        };
+        let id = self.new_topic_id();
         let partitions = replicas.into_iter().map(|replicas| Partition::new(replicas, &self.brokers)).collect();
         self.topics.insert(name.to_owned(), Topic { id, configs, partitions });
         self.topic_names.insert(id, name.to_owned());
         id
+    }
+
+    /// An id that no topic has; 0 and 1 are reserved.
+    pub(crate) fn new_topic_id(&mut self) -> Uuid {
+        loop {
+            let id = Uuid::from_u128(self.rng.u128(..));
+            if id.as_u128() > 1 && !self.topic_names.contains_key(&id) {
+                return id;
+            }
+        }
     }
 
     /// Replicas of partitions `from..to`: round robin over all brokers, the first of each is the preferred leader. Partition `p` is

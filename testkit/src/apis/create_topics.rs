@@ -96,11 +96,10 @@ fn create(
         result.replication_factor = replicas.first().map_or(-1, |r| r.len() as i16);
         result.configs = Some(describe_configs(&configs));
     }
-    if !validate_only {
-        let id = state.create_topic(name, replicas, configs);
-        if call.version >= 7 {
-            result.topic_id = id;
-        }
+    // Kafka tells an id even if it only validates.
+    let id = if validate_only { state.new_topic_id() } else { state.create_topic(name, replicas, configs) };
+    if call.version >= 7 {
+        result.topic_id = id;
     }
     Ok(result)
 }

@@ -6,7 +6,7 @@ use milena_protocol::messages::describe_configs_response::{DescribeConfigsResour
 use milena_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Served, create_topics};
 use crate::configs;
 use crate::state::State;
 
@@ -60,6 +60,7 @@ fn describe(
         BROKER => return Ok(Vec::new()),
         _ => return Err(ErrorCode::INVALID_REQUEST),
     }
+    create_topics::check_name(&resource.resource_name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
     let topic = state.topics.get(resource.resource_name.as_str()).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     let wanted =
         |name: &str| resource.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|k| k.as_str() == name));

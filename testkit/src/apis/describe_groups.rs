@@ -1,5 +1,6 @@
 //! DescribeGroups: state and members of classic groups. A group that does not exist is `Dead`, from v6 on with
-//! `GROUP_ID_NOT_FOUND`. Member metadata and assignments are shown of a stable group only.
+//! `GROUP_ID_NOT_FOUND`. The members' metadata and the protocol's name are
+//! shown of a stable group only.
 
 use milena_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use milena_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
@@ -52,7 +53,7 @@ fn describe(state: &State, call: &Call, id: &GroupId) -> DescribedGroup {
     described
 }
 
-fn members(call: &Call, group: &ClassicGroup, with_assignments: bool) -> Vec<DescribedGroupMember> {
+fn members(call: &Call, group: &ClassicGroup, with_metadata: bool) -> Vec<DescribedGroupMember> {
     let protocol = group.protocol.as_deref().unwrap_or_default();
     let one = |(id, member): (&StrBytes, &crate::groups::Member)| {
         let mut described = DescribedGroupMember::default()
@@ -62,9 +63,9 @@ fn members(call: &Call, group: &ClassicGroup, with_assignments: bool) -> Vec<Des
         if call.version >= 4 {
             described.group_instance_id = member.instance_id.clone();
         }
-        if with_assignments {
+        described.member_assignment = member.assignment.clone();
+        if with_metadata {
             described.member_metadata = member.metadata(protocol);
-            described.member_assignment = member.assignment.clone();
         }
         described
     };

@@ -33,7 +33,7 @@ impl Api for JoinGroup {
     fn serve(state: &mut State, call: &Call, request: JoinGroupRequest) -> Served<JoinGroupResponse> {
         match join(state, call, &request) {
             Ok(()) => Served::Later,
-            Err(code) => Served::Now(failed_join(code, &request.member_id)),
+            Err(code) => Served::Now(failed_join(call.version, code, &request.member_id)),
         }
     }
 }

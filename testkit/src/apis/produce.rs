@@ -59,16 +59,25 @@ impl Api for Produce {
     fn serve(state: &mut State, call: &Call, request: ProduceRequest) -> Served<ProduceResponse> {
         let mut response = ProduceResponse::default();
         let mut failed = false;
+        let headers = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+        let mut headers = headers.filter_map(|data| BatchHeader::read(data.records.as_ref()?));
+        let transactional = headers.any(|header| header.magic == 2 && header.is_transactional());
         for topic in &request.topic_data {
             let name = name(state, call, topic).map(str::to_owned);
             let mut partitions = Vec::new();
             for data in &topic.partition_data {
                 let outcome = match &name {
+                    Some(_) if transactional && request.transactional_id.is_none() => Err(Refusal::new(
+                        ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+                        "a transactional batch came without a transactional id",
+                    )),
                     Some(name) => produce(state, call, name, data, request.acks),
                     None => Err(Refusal::new(ErrorCode::UNKNOWN_TOPIC_ID, "no topic has this id")),
                 };
                 failed |= outcome.is_err();
-                let mut answer = answer(call, data.index, outcome);
+                let log_start =
+                    name.as_ref().and_then(|name| Some(state.topics.get(name)?.partition(data.index)?.log.start()));
+                let mut answer = answer(call, data.index, outcome, log_start);
                 if answer.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER.0 && call.version >= 10 {
                     let hint = name.as_ref().and_then(|name| state.leader_hint(name, data.index));
                     if let Some((leader, epoch)) = hint {
@@ -147,8 +156,15 @@ fn produce(
         log.producers.check(&valid.header)?;
     }
     let append_time = by_broker.then_some(wall_clock);
-    let base_offset = log.append(bytes, &valid, partition.leader_epoch, append_time);
+    let base_offset = log.append(&valid, partition.leader_epoch, append_time);
     let appended = Appended { base_offset, log_append_time: append_time.unwrap_or(-1), log_start: log.start() };
+    for oddity in &valid.oddities {
+        state.violation(format!(
+            "{topic}-{}: client {:?} wrote a batch that Kafka takes and no correct encoder writes: {oddity}",
+            data.index,
+            call.client_id.as_str()
+        ));
+    }
     check_invariants(state, topic, data.index, &valid.header, base_offset);
     state.on_partition_changed(topic, data.index, call.now);
     Ok(appended)
@@ -193,7 +209,12 @@ fn check_invariants(state: &mut State, topic: &str, index: i32, header: &BatchHe
     }
 }
 
-fn answer(call: &Call, index: i32, outcome: Result<Appended, Refusal>) -> PartitionProduceResponse {
+fn answer(
+    call: &Call,
+    index: i32,
+    outcome: Result<Appended, Refusal>,
+    log_start: Option<i64>,
+) -> PartitionProduceResponse {
     let mut response = PartitionProduceResponse::default().with_index(index);
     match outcome {
         Ok(appended) => {
@@ -208,14 +229,17 @@ fn answer(call: &Call, index: i32, outcome: Result<Appended, Refusal>) -> Partit
             response.error_code = refusal.code.0;
             response.base_offset = -1;
             response.log_append_time_ms = -1;
+            if call.version >= 5 {
+                response.log_start_offset = log_start.filter(|_| refusal.by_log).unwrap_or(-1);
+            }
             if call.version >= 8 {
                 let message = StrBytes::from_string(refusal.message);
-                if let Some(record) = refusal.record {
-                    let blame = BatchIndexAndErrorMessage::default()
-                        .with_batch_index(record)
-                        .with_batch_index_error_message(Some(message.clone()));
-                    response.record_errors.push(blame);
-                }
+                let blame = |index: &i32| {
+                    BatchIndexAndErrorMessage::default()
+                        .with_batch_index(*index)
+                        .with_batch_index_error_message(Some(message.clone()))
+                };
+                response.record_errors = refusal.records.iter().map(blame).collect();
                 response.error_message = Some(message);
             }
         }

@@ -177,7 +177,7 @@ impl ClassicGroup {
         if join.pending.version >= 4 {
             // KIP-394: a member that never comes back with its id does not hold a rebalance up.
             self.promised.insert(join.new_id.clone(), now + join.session_timeout);
-            return out.answers.push(Answer::Join(join.pending, member_id_required(join.new_id)));
+            return refuse(Join { member_id: join.new_id.clone(), ..join }, ErrorCode::MEMBER_ID_REQUIRED, out);
         }
         self.add(join.new_id.clone(), join, now, out);
     }
@@ -207,7 +207,7 @@ impl ClassicGroup {
         if let Some(member) = self.members.get_mut(&id) {
             if let Some(earlier) = member.joining.take() {
                 // A retry on another connection: the earlier request is not answered twice with success.
-                out.answers.push(Answer::Join(earlier, failed_join(ErrorCode::UNKNOWN_MEMBER_ID, &id)));
+                out.answers.push(failed(earlier, ErrorCode::UNKNOWN_MEMBER_ID, &id));
             }
             member.protocols = join.protocols;
             member.session_timeout = join.session_timeout;
@@ -247,7 +247,7 @@ impl ClassicGroup {
     fn replace_static(&mut self, old: &StrBytes, join: Join, now: Instant, out: &mut Answers) {
         let Some(mut member) = self.members.remove(old) else { return };
         if let Some(pending) = member.joining.take() {
-            out.answers.push(Answer::Join(pending, failed_join(ErrorCode::FENCED_INSTANCE_ID, old)));
+            out.answers.push(failed(pending, ErrorCode::FENCED_INSTANCE_ID, old));
         }
         if let Some(pending) = member.syncing.take() {
             out.answers.push(Answer::Sync(pending, failed_sync(ErrorCode::FENCED_INSTANCE_ID)));
@@ -480,6 +480,8 @@ impl ClassicGroup {
 
     fn on_assignments(&mut self, assignments: Vec<(StrBytes, Bytes)>, now: Instant, out: &mut Answers) {
         self.check_assignments(&assignments, out);
+        // Who is not named gets nothing, whatever he had.
+        self.members.values_mut().for_each(|member| member.assignment = Bytes::new());
         for (id, assignment) in assignments {
             if let Some(member) = self.members.get_mut(&id) {
                 member.assignment = assignment;
@@ -578,7 +580,7 @@ impl ClassicGroup {
     fn remove(&mut self, id: &StrBytes, now: Instant, reason: &str, out: &mut Answers) {
         if let Some(member) = self.members.remove(id) {
             if let Some(pending) = member.joining {
-                out.answers.push(Answer::Join(pending, failed_join(ErrorCode::UNKNOWN_MEMBER_ID, id)));
+                out.answers.push(failed(pending, ErrorCode::UNKNOWN_MEMBER_ID, id));
             }
             if let Some(pending) = member.syncing {
                 out.answers.push(Answer::Sync(pending, failed_sync(ErrorCode::UNKNOWN_MEMBER_ID)));
@@ -689,7 +691,7 @@ impl ClassicGroup {
         for (id, member) in &mut self.members {
             member.session_ends = now + member.session_timeout;
             if let Some(pending) = member.joining.take() {
-                out.answers.push(Answer::Join(pending, failed_join(ErrorCode::NOT_COORDINATOR, id)));
+                out.answers.push(failed(pending, ErrorCode::NOT_COORDINATOR, id));
             }
             if let Some(pending) = member.syncing.take() {
                 out.answers.push(Answer::Sync(pending, failed_sync(ErrorCode::NOT_COORDINATOR)));
@@ -709,21 +711,22 @@ impl ClassicGroup {
 }
 
 fn refuse(join: Join, code: ErrorCode, out: &mut Answers) {
-    let response = failed_join(code, &join.member_id);
-    out.answers.push(Answer::Join(join.pending, response));
+    out.answers.push(failed(join.pending, code, &join.member_id));
+}
+
+fn failed(pending: Pending<JoinGroupResponse>, code: ErrorCode, member_id: &StrBytes) -> Answer {
+    let response = failed_join(pending.version, code, member_id);
+    Answer::Join(pending, response)
 }
 
 /// A join that failed.
-pub(crate) fn failed_join(code: ErrorCode, member_id: &StrBytes) -> JoinGroupResponse {
+pub(crate) fn failed_join(version: i16, code: ErrorCode, member_id: &StrBytes) -> JoinGroupResponse {
     JoinGroupResponse::default()
         .with_error_code(code.0)
         .with_generation_id(-1)
-        .with_protocol_name(Some(StrBytes::new()))
+        // Before v7 there is no null.
+        .with_protocol_name(if version >= 7 { None } else { Some(StrBytes::new()) })
         .with_member_id(member_id.clone())
-}
-
-fn member_id_required(id: StrBytes) -> JoinGroupResponse {
-    failed_join(ErrorCode::MEMBER_ID_REQUIRED, &id)
 }
 
 /// A sync that failed.

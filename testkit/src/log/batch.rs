@@ -117,21 +117,23 @@ pub struct StoredRecord {
 pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
-    /// The record that is to blame, by its index in the batch (Produce v8 and later, KIP-467).
-    pub(crate) record: Option<i32>,
+    /// The records that are to blame, by their index in the batch (Produce v8 and later, KIP-467).
+    pub(crate) records: Vec<i32>,
+    /// The partition's log refused it: then the answer carries the log's start.
+    pub(crate) by_log: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), record: None }
+        Self { code, message: message.into(), records: Vec::new(), by_log: false }
+    }
+
+    fn by_log(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { by_log: true, ..Self::new(code, message) }
     }
 
     fn invalid(message: impl Into<String>) -> Self {
-        Self::new(ErrorCode::INVALID_RECORD, message)
-    }
-
-    fn at(record: i32, message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::INVALID_RECORD, message: message.into(), record: Some(record) }
+        Self::by_log(ErrorCode::INVALID_RECORD, message)
     }
 }
 
@@ -149,40 +151,38 @@ pub(crate) struct Rules {
 }
 
 /// A batch that may be stored.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Valid {
+#[derive(Debug, Clone)]
+pub(crate) struct Valid<'a> {
+    /// The batch alone.
+    pub(crate) bytes: &'a [u8],
     pub(crate) header: BatchHeader,
     /// What the records say, which is not always what the header says.
     pub(crate) max_timestamp: i64,
+    /// What a broker accepts and no correct encoder writes.
+    pub(crate) oddities: Vec<String>,
 }
 
-/// Checks a batch that a client sent, inside and out.
-pub(crate) fn validate(bytes: &[u8], produce_version: i16, rules: Rules) -> Result<Valid, Refusal> {
-    if bytes.is_empty() {
-        return Err(Refusal::invalid(
-            "a Produce request must have exactly one record batch per partition: there is none",
-        ));
+/// Checks what a client sent for one partition, outside and in.
+///
+/// As Kafka does, it accepts an unfinished second batch, a wrong max timestamp, and wrong offset deltas in an uncompressed batch;
+/// they come back as oddities.
+pub(crate) fn validate(bytes: &[u8], produce_version: i16, rules: Rules) -> Result<Valid<'_>, Refusal> {
+    let one = |what: &str| {
+        let message = format!("a Produce request must have exactly one record batch per partition: {what}");
+        Refusal::new(ErrorCode::INVALID_RECORD, message)
+    };
+    let len = next_batch(bytes)?.ok_or_else(|| one("there is none, or it is cut off"))?;
+    let (batch, rest) = bytes.split_at(len);
+    if batch.get(16).is_some_and(|magic| *magic < 2) {
+        return Err(Refusal::new(ErrorCode::INVALID_RECORD, "a Produce request may only have batches of magic 2"));
     }
-    if bytes.get(16).is_some_and(|magic| *magic != 2) {
-        return Err(Refusal::invalid("a Produce request may only have record batches of magic 2"));
+    if next_batch(rest)?.is_some() {
+        return Err(one("there are two"));
     }
-    let Some(header) = BatchHeader::read(bytes) else {
+    let Some(header) = BatchHeader::read(batch) else {
         return Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, "the record batch is shorter than its header"));
     };
-    let announced = usize::try_from(header.length).ok().and_then(|length| length.checked_add(LENGTH_OVERHEAD));
-    match announced {
-        Some(announced) if announced >= HEADER_BYTES && announced == bytes.len() => {}
-        Some(announced) if announced >= HEADER_BYTES && announced < bytes.len() => {
-            return Err(Refusal::invalid(
-                "a Produce request must have exactly one record batch per partition: there are bytes behind the first",
-            ));
-        }
-        _ => {
-            return Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, "the record batch is cut off or its length is wrong"));
-        }
-    }
-    let codec = header.attributes & COMPRESSION_MASK;
-    if codec == 4 && produce_version < 7 {
+    if header.attributes & COMPRESSION_MASK == 4 && produce_version < 7 {
         return Err(Refusal::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, "zstd needs Produce v7 or later"));
     }
     if header.base_offset != 0 {
@@ -191,21 +191,19 @@ pub(crate) fn validate(bytes: &[u8], produce_version: i16, rules: Rules) -> Resu
             header.base_offset
         )));
     }
-    if bytes.len() > rules.max_message_bytes {
+    if batch.len() > rules.max_message_bytes {
         return Err(Refusal::new(
             ErrorCode::MESSAGE_TOO_LARGE,
-            format!("the batch has {} bytes, and max.message.bytes is {}", bytes.len(), rules.max_message_bytes),
+            format!("the batch has {} bytes, and max.message.bytes is {}", batch.len(), rules.max_message_bytes),
         ));
     }
-    if crc32c::crc32c(&bytes[21..]) != header.crc {
+    if crc32c::crc32c(&batch[21..]) != header.crc {
         return Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, "the record batch's CRC does not match its bytes"));
     }
     if header.count <= 0 || header.last_offset_delta != header.count - 1 {
         return Err(Refusal::invalid(format!(
-            "a batch of {} records must have last offset delta {}, and it has {}",
-            header.count,
-            header.count - 1,
-            header.last_offset_delta
+            "{} records and last offset delta {} do not go together",
+            header.count, header.last_offset_delta
         )));
     }
     if header.is_control() {
@@ -214,48 +212,82 @@ pub(crate) fn validate(bytes: &[u8], produce_version: i16, rules: Rules) -> Resu
     if header.producer_id >= 0 && (header.base_sequence < 0 || header.producer_epoch < 0) {
         return Err(Refusal::invalid("a batch with a producer id needs an epoch and a sequence"));
     }
-    if header.is_transactional() && header.producer_id < 0 {
-        return Err(Refusal::invalid("a transactional batch needs a producer id"));
+    let mut oddities = Vec::new();
+    if !rest.is_empty() {
+        oddities.push(format!("{} bytes stand behind the batch", rest.len()));
     }
-    let max_timestamp = validate_records(bytes, &header, rules)?;
-    Ok(Valid { header, max_timestamp })
+    let max_timestamp = validate_records(batch, &header, rules, &mut oddities)?;
+    if max_timestamp != header.max_timestamp {
+        oddities.push(format!("max timestamp {} should be {max_timestamp}", header.max_timestamp));
+    }
+    Ok(Valid { bytes: batch, header, max_timestamp, oddities })
+}
+
+/// The size of the batch at the front of `bytes`; `None` if there is none or only a part of one. Java's `ByteBufferLogInputStream`.
+fn next_batch(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    let corrupt = |message: &str| Refusal::new(ErrorCode::CORRUPT_MESSAGE, message);
+    let Some(length) = bytes.get(8..LENGTH_OVERHEAD).and_then(|length| length.try_into().ok()).map(i32::from_be_bytes)
+    else {
+        return Ok(None);
+    };
+    // The smallest record of all formats has 14 bytes behind its length.
+    let length = usize::try_from(length).ok().filter(|length| *length >= 14);
+    let length = length.ok_or_else(|| corrupt("the length of the record batch is less than that of any record"))?;
+    match bytes.get(16) {
+        None => Ok(None),
+        Some(3..) => Err(corrupt("the record batch has an unknown magic")),
+        Some(_) if LENGTH_OVERHEAD + length > bytes.len() => Ok(None),
+        Some(_) => Ok(Some(LENGTH_OVERHEAD + length)),
+    }
 }
 
 /// Returns the latest timestamp of the records.
-fn validate_records(bytes: &[u8], header: &BatchHeader, rules: Rules) -> Result<i64, Refusal> {
+fn validate_records(
+    bytes: &[u8],
+    header: &BatchHeader,
+    rules: Rules,
+    oddities: &mut Vec<String>,
+) -> Result<i64, Refusal> {
+    let compressed = header.attributes & COMPRESSION_MASK != 0;
     let records = records_of(bytes, header)?;
     let mut walk = Walk(&records);
     let mut max_timestamp = i64::MIN;
+    let (mut keyless, mut untimely) = (Vec::new(), Vec::new());
     for index in 0..header.count {
         let Some(record) = walk.record() else {
-            return Err(Refusal::at(index, format!("record {index} of {} is cut off or malformed", header.count)));
+            return Err(Refusal::invalid(format!("record {index} of {} is cut off or malformed", header.count)));
         };
         if record.offset_delta != index {
-            return Err(Refusal::at(
-                index,
-                format!(
-                    "record {index} has offset delta {}: deltas count up from 0 without holes",
-                    record.offset_delta
-                ),
-            ));
+            let message = format!("record {index} has offset delta {}: deltas count up from 0", record.offset_delta);
+            if compressed {
+                return Err(Refusal { records: vec![index], ..Refusal::invalid(message) });
+            }
+            oddities.push(message);
         }
         let timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
         max_timestamp = max_timestamp.max(timestamp);
         if rules.compacted && record.key.is_none() {
-            return Err(Refusal::at(index, "a compacted topic cannot accept a record without key"));
-        }
-        if rules.latest_timestamp.is_some_and(|latest| timestamp > latest)
+            keyless.push(index);
+        } else if rules.latest_timestamp.is_some_and(|latest| timestamp > latest)
             || rules.earliest_timestamp.is_some_and(|earliest| timestamp < earliest)
         {
-            return Err(Refusal {
-                code: ErrorCode::INVALID_TIMESTAMP,
-                message: format!("timestamp {timestamp} of record {index} is out of the range that the topic accepts"),
-                record: Some(index),
-            });
+            untimely.push(index);
         }
     }
     if !walk.0.is_empty() {
         return Err(Refusal::invalid(format!("{} bytes stand behind the batch's last record", walk.0.len())));
+    }
+    if !keyless.is_empty() {
+        keyless.append(&mut untimely);
+        keyless.sort_unstable();
+        return Err(Refusal {
+            records: keyless,
+            ..Refusal::invalid("One or more records have been rejected: a compacted topic needs keys")
+        });
+    }
+    if !untimely.is_empty() {
+        let message = "One or more records have been rejected due to invalid timestamp";
+        return Err(Refusal { records: untimely, ..Refusal::by_log(ErrorCode::INVALID_TIMESTAMP, message) });
     }
     Ok(max_timestamp)
 }
@@ -269,34 +301,31 @@ fn records_of<'a>(bytes: &'a [u8], header: &BatchHeader) -> Result<std::borrow::
             let mut records = Vec::new();
             let read = lz4_flex::frame::FrameDecoder::new(body).take(MAX_UNCOMPRESSED + 1).read_to_end(&mut records);
             match read {
-                Ok(_) if records.len() as u64 > MAX_UNCOMPRESSED => Err(Refusal::new(
+                Ok(_) if records.len() as u64 > MAX_UNCOMPRESSED => Err(Refusal::by_log(
                     ErrorCode::MESSAGE_TOO_LARGE,
                     format!("the batch unpacks to more than {MAX_UNCOMPRESSED} bytes"),
                 )),
                 Ok(_) => Ok(records.into()),
-                Err(e) => {
-                    Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, format!("the lz4 frame cannot be unpacked: {e}")))
-                }
+                // Kafka does not expect that of a batch with a good CRC.
+                Err(e) => Err(Refusal::by_log(
+                    ErrorCode::UNKNOWN_SERVER_ERROR,
+                    format!("the lz4 frame cannot be unpacked: {e}"),
+                )),
             }
         }
-        codec => Err(Refusal::new(
+        codec @ (1 | 2 | 4) => Err(Refusal::by_log(
             ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
             format!("the test kit does not unpack codec {codec}: it knows none (0) and lz4 (3)"),
         )),
+        codec => Err(Refusal::by_log(ErrorCode::UNKNOWN_SERVER_ERROR, format!("codec {codec} is none of Kafka's"))),
     }
 }
 
 /// A validated batch as it is stored: offsets and leader epoch stamped in, and the broker's time if the topic wants that.
 ///
 /// A wrong max timestamp is corrected, silently, as Kafka does.
-pub(crate) fn stamp(
-    bytes: &[u8],
-    valid: &Valid,
-    base_offset: i64,
-    leader_epoch: i32,
-    log_append_time: Option<i64>,
-) -> Bytes {
-    let mut stored = BytesMut::from(bytes);
+pub(crate) fn stamp(valid: &Valid<'_>, base_offset: i64, leader_epoch: i32, log_append_time: Option<i64>) -> Bytes {
+    let mut stored = BytesMut::from(valid.bytes);
     stored[0..8].copy_from_slice(&base_offset.to_be_bytes());
     stored[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
     let (time_type, max_timestamp) = match log_append_time {

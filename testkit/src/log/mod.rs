@@ -80,6 +80,9 @@ impl Log {
         if epoch == latest {
             return (latest, self.end);
         }
+        if epoch < 0 {
+            return (-1, -1);
+        }
         let above = self.epochs.partition_point(|(e, _)| *e <= epoch);
         let Some(&(_, next_start)) = self.epochs.get(above) else { return (-1, -1) };
         match above.checked_sub(1).and_then(|floor| self.epochs.get(floor)) {
@@ -89,15 +92,9 @@ impl Log {
     }
 
     /// Appends a validated batch and returns its base offset.
-    pub(crate) fn append(
-        &mut self,
-        bytes: &[u8],
-        valid: &Valid,
-        leader_epoch: i32,
-        log_append_time: Option<i64>,
-    ) -> i64 {
+    pub(crate) fn append(&mut self, valid: &Valid<'_>, leader_epoch: i32, log_append_time: Option<i64>) -> i64 {
         let base_offset = self.end;
-        let stored = batch::stamp(bytes, valid, base_offset, leader_epoch, log_append_time);
+        let stored = batch::stamp(valid, base_offset, leader_epoch, log_append_time);
         let max_timestamp = log_append_time.unwrap_or(valid.max_timestamp);
         if valid.header.producer_id >= 0 {
             self.producers.on_appended(&valid.header, base_offset, max_timestamp);

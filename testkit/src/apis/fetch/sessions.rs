@@ -125,7 +125,7 @@ impl FetchSessions {
             if asked.session_id != 0 {
                 self.sessions.remove(&asked.session_id);
             }
-            if asked.epoch == FINAL_EPOCH || asked.wanted.is_empty() || self.sessions.len() >= SLOTS {
+            if asked.epoch == FINAL_EPOCH || self.sessions.len() >= SLOTS {
                 return Ok(Context::Sessionless(asked.wanted));
             }
             // Kafka draws ids by chance; a broker's number and a count are as unique, and the same in every run.
