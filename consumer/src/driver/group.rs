@@ -1,0 +1,943 @@
+//! Drives a group's member: sends what the membership and the commit queue decide, and takes a partition out of the user's hands
+//! before another member gets it.
+//!
+//! Joins and syncs have a lane (a connection) of their own, because the coordinator may hold a join for minutes; heartbeats and
+//! commits have another. Nothing here waits for the user: its listener runs elsewhere, and its un-acknowledged records are waited
+//! for beside everything else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use milena_client::{
+    CoordinatorKind, Counter, Error, ErrorKind, Gauge, Lane, Link, Target, TopicInterest, TopicPartition,
+};
+use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use milena_protocol::messages::leave_group_request::MemberIdentity;
+use milena_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use milena_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use milena_protocol::messages::{
+    GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
+    OffsetCommitResponse, SyncGroupRequest, TopicName,
+};
+use milena_protocol::{ApiKey, ErrorCode, StrBytes};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::listener::{Calls, Kind};
+use super::offsets::{by_topic, str_bytes};
+use crate::commits::{Answer, CommitQueue, OffsetAndMetadata, Offsets, Ticket};
+use crate::group::classic::{Action, Failure, Joined, JoinedMember, Membership, Settings};
+use crate::group::{Assignment, Subscription};
+use crate::handle::GroupMetadata;
+use crate::metrics;
+use crate::partitions::Stand;
+use crate::shared::Shared;
+use crate::{Assignor, Member, TopicSizes};
+
+const PROTOCOL_TYPE: &str = "consumer";
+/// How long the leader waits for topics that nobody has seen yet before it assigns without them.
+const TOPICS_PATIENCE: Duration = Duration::from_secs(3);
+/// What is kept of the rebalance time-out for the commit, the listener and the join after un-acknowledged records were waited for.
+const REVOKE_RESERVE: Duration = Duration::from_secs(10);
+
+/// What a group's member was told: plain data.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupConfig {
+    pub(crate) group: Arc<str>,
+    pub(crate) topics: BTreeSet<Arc<str>>,
+    pub(crate) instance_id: Option<Arc<str>>,
+    pub(crate) assignor: Arc<dyn Assignor>,
+    pub(crate) session_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) max_poll_interval: Duration,
+    pub(crate) auto_commit: Option<Duration>,
+}
+
+/// What the user asks of the group's driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Commit these offsets, or all frontiers.
+    Commit { offsets: Option<Offsets>, reply: oneshot::Sender<Result<(), Error>> },
+    /// Tell the identity.
+    Identity { reply: oneshot::Sender<GroupMetadata> },
+    /// Commit, give everything up, leave. The reply says what could not be committed.
+    Close { deadline: Instant, reply: oneshot::Sender<Result<(), Error>> },
+}
+
+/// Something that was under way has ended.
+enum Event {
+    Joined(u64, Result<Joined, Failure>),
+    Assigned(u64, Option<Vec<(Arc<str>, Bytes)>>, Led),
+    Synced(u64, Result<Assignment, Failure>),
+    Heartbeat(u64, Instant, Result<(), Failure>),
+    Committed(i32, Instant, Answer),
+    /// Nothing of the partitions being revoked is in the user's hands any more, or it took too long.
+    Drained(u64),
+    /// The listener has returned from its call about a revocation.
+    Revoked(u64),
+    /// The listener has returned from its call about new partitions.
+    Prepared(Vec<TopicPartition>),
+    /// Nothing follows.
+    Done,
+    Left,
+}
+
+type UnderWay = FuturesUnordered<Pin<Box<dyn Future<Output = Event> + Send>>>;
+
+/// What the leader has assigned, so that it sees when topics change.
+#[derive(Default)]
+struct Led {
+    sizes: TopicSizes,
+    topics: BTreeSet<Arc<str>>,
+    /// Keeps them in the client's picture.
+    _interest: Option<TopicInterest>,
+}
+
+/// A revocation that is under way.
+struct Revocation {
+    attempt: u64,
+    partitions: Vec<TopicPartition>,
+    deadline: Instant,
+    step: Step,
+}
+
+enum Step {
+    /// The user's records are waited for.
+    Draining,
+    /// The frontier is being committed.
+    Committing(Ticket),
+    /// The listener has been called.
+    Listening,
+    /// What the listener committed or acknowledged is being committed.
+    CommittingAgain(Ticket),
+}
+
+/// Java's metrics of a coordinator.
+struct Counters {
+    heartbeats: Counter,
+    joins: Counter,
+    syncs: Counter,
+    commits: Counter,
+    rebalances: Counter,
+    failed_rebalances: Counter,
+    assigned: Gauge,
+    heartbeat_time: Gauge,
+    commit_time: Gauge,
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    link: Link,
+    config: GroupConfig,
+    listener: Calls,
+    membership: Membership,
+    commits: CommitQueue,
+    rng: fastrand::Rng,
+    under_way: UnderWay,
+    revocation: Option<Revocation>,
+    /// Commits that somebody waits for.
+    waiting: Vec<(Ticket, oneshot::Sender<Result<(), Error>>)>,
+    closing: Option<Closing>,
+    led: Option<Led>,
+    auto_commit_at: Option<Instant>,
+    clock: PollClock,
+    counters: Counters,
+}
+
+struct Closing {
+    deadline: Instant,
+    reply: Option<oneshot::Sender<Result<(), Error>>>,
+    is_leaving: bool,
+    has_left: bool,
+}
+
+/// When the user last showed that it lives.
+struct PollClock {
+    seen: (u64, u64),
+    restarted: Instant,
+    look_at: Instant,
+}
+
+/// Runs until the consumer is closed, or its task ended.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    config: GroupConfig,
+    listener: Calls,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let link = shared.link.clone();
+    let now = link.now();
+    let settings = Settings {
+        session_timeout: config.session_timeout,
+        heartbeat_interval: config.heartbeat_interval,
+        protocol: config.assignor.protocol(),
+        is_static: config.instance_id.is_some(),
+    };
+    let _interest = link.want_topics(config.topics.iter().map(|topic| &**topic));
+    let mut changes = link.metadata_changes();
+    let mut driver = Driver {
+        membership: Membership::new(settings, now),
+        commits: CommitQueue::default(),
+        rng: link.rng("group"),
+        under_way: UnderWay::new(),
+        revocation: None,
+        waiting: Vec::new(),
+        closing: None,
+        led: None,
+        auto_commit_at: config.auto_commit.map(|interval| now + interval),
+        clock: PollClock { seen: (0, 0), restarted: now, look_at: now },
+        counters: Counters::new(&link),
+        listener,
+        config,
+        link,
+        shared,
+    };
+    loop {
+        driver.advance();
+        if driver.is_over() {
+            return;
+        }
+        let timer = driver.link.sleep_until(driver.wake_at());
+        let idle = driver.under_way.is_empty();
+        tokio::select! {
+            biased;
+            // Answers first: a heartbeat's is worth more than a command.
+            Some(event) = driver.under_way.next(), if !idle => driver.on_event(event),
+            command = commands.recv() => match command {
+                Some(command) => driver.on_command(command),
+                // The consumer and its handles are gone without a close: the coordinator will notice.
+                None => return,
+            },
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                changes.borrow_and_update();
+                driver.on_metadata();
+            }
+            () = timer => {}
+        }
+    }
+}
+
+impl Driver {
+    /// Does everything that can be done now.
+    fn advance(&mut self) {
+        let now = self.link.now();
+        self.look_at_poll_clock(now);
+        self.auto_commit(now);
+        while let Some(action) = self.membership.poll(now) {
+            self.act(action);
+        }
+        self.advance_revocation(now);
+        self.advance_closing(now);
+        while let Some(action) = self.membership.poll(now) {
+            self.act(action);
+        }
+        self.send_commit(now);
+        self.answer_waiters();
+    }
+
+    fn is_over(&self) -> bool {
+        self.closing.as_ref().is_some_and(|closing| closing.reply.is_none())
+    }
+
+    fn wake_at(&self) -> Instant {
+        let revocation = self.revocation.as_ref().map(|revocation| revocation.deadline);
+        let closing = self.closing.as_ref().map(|closing| closing.deadline);
+        let commits = self.membership.may_commit().then(|| self.commits.wake_at()).flatten();
+        [self.membership.wake_at(), commits, self.auto_commit_at, revocation, closing, Some(self.clock.look_at)]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.clock.look_at)
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Commit { offsets, reply } => {
+                let ticket = match offsets {
+                    None => self.want_frontiers(None),
+                    Some(offsets) => {
+                        let held = self.shared.partitions().assignment();
+                        if let Some(tp) = offsets.keys().find(|tp| !held.contains(tp)) {
+                            let text =
+                                "the partition is not this member's (any more): another one may have committed for it.";
+                            let error = Error::new(ErrorKind::NotAssigned, text).with_topic_partition(tp.clone());
+                            let _ = reply.send(Err(error));
+                            return;
+                        }
+                        for (tp, offset) in &offsets {
+                            self.shared.ack_up_to(tp, offset.offset);
+                        }
+                        self.commits.want(offsets)
+                    }
+                };
+                self.waiting.push((ticket, reply));
+            }
+            Command::Identity { reply } => {
+                let (member_id, generation) = self.membership.identity();
+                let group = self.config.group.clone();
+                let instance_id = self.config.instance_id.clone();
+                let _ = reply.send(GroupMetadata { group, member_id, generation, instance_id });
+            }
+            Command::Close { deadline, reply } => self.begin_closing(deadline, reply),
+        }
+    }
+
+    // ---- membership ----
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Join { attempt, member_id, generation, owned, reason } => {
+                self.join(attempt, member_id, generation, owned, reason);
+            }
+            Action::Assign { attempt, assignor: _, members } => {
+                let (link, assignor) = (self.link.clone(), self.config.assignor.clone());
+                self.under_way.push(Box::pin(async move {
+                    let (assignments, led) = assign(link, assignor, members).await;
+                    Event::Assigned(attempt, assignments, led)
+                }));
+            }
+            Action::Sync { attempt, member_id, generation, assignor, assignments } => {
+                self.sync(attempt, member_id, generation, &assignor, assignments);
+            }
+            Action::Heartbeat { attempt, member_id, generation } => self.heartbeat(attempt, &member_id, generation),
+            Action::Leave { member_id } => self.send_leave(&member_id),
+            Action::ForgetCoordinator => {
+                self.link.forget_coordinator(CoordinatorKind::Group, &self.config.group);
+            }
+            Action::Revoke { attempt, partitions } => self.begin_revocation(attempt, partitions),
+            Action::Lose { partitions } => self.lose(partitions),
+            Action::Adopt { added, assignment, generation } => self.adopt(added, &assignment, generation),
+            Action::Fail(code) => {
+                let error = Error::from_code(ApiKey::JOIN_GROUP, code);
+                self.shared.change(|partitions| partitions.close(Some(error)));
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let now = self.link.now();
+        match event {
+            Event::Joined(attempt, answer) => {
+                if answer.is_err() {
+                    self.counters.failed_rebalances.add(1);
+                }
+                self.membership.on_joined(attempt, now, &mut self.rng, answer);
+            }
+            Event::Assigned(attempt, assignments, led) => {
+                self.led = assignments.is_some().then_some(led);
+                self.membership.on_assigned(attempt, now, &mut self.rng, assignments);
+            }
+            Event::Synced(attempt, answer) => self.membership.on_synced(attempt, now, &mut self.rng, answer),
+            Event::Heartbeat(attempt, sent, answer) => {
+                self.counters.heartbeat_time.set((now - sent).as_millis() as i64);
+                self.membership.on_heartbeat(attempt, now, &mut self.rng, answer);
+            }
+            Event::Committed(generation, sent, answer) => {
+                self.counters.commit_time.set((now - sent).as_millis() as i64);
+                let meaning = self.commits.on_answer(now, &mut self.rng, answer);
+                if meaning.forget_coordinator {
+                    self.link.forget_coordinator(CoordinatorKind::Group, &self.config.group);
+                }
+                if let Some(code) = meaning.membership {
+                    self.membership.on_commit_refused(generation, now, &mut self.rng, code);
+                }
+            }
+            Event::Drained(attempt) => {
+                if self.revocation.as_ref().is_some_and(|r| r.attempt == attempt && matches!(r.step, Step::Draining)) {
+                    self.commit_before_revoke();
+                }
+            }
+            Event::Revoked(attempt) => {
+                if let Some(revocation) = self.revocation.as_ref().filter(|revocation| revocation.attempt == attempt) {
+                    let partitions = revocation.partitions.clone();
+                    let ticket = self.want_frontiers(Some(&partitions));
+                    self.set_step(Step::CommittingAgain(ticket));
+                }
+            }
+            Event::Prepared(partitions) => self.shared.change(|table| {
+                table.begin(&partitions);
+                None
+            }),
+            Event::Left => {
+                if let Some(closing) = &mut self.closing {
+                    closing.has_left = true;
+                }
+            }
+            Event::Done => {}
+        }
+    }
+
+    fn target(&self) -> Target {
+        Target::Coordinator(CoordinatorKind::Group, self.config.group.clone())
+    }
+
+    fn group_id(&self) -> GroupId {
+        GroupId(str_bytes(&self.config.group))
+    }
+
+    fn instance_id(&self) -> Option<StrBytes> {
+        self.config.instance_id.as_deref().map(str_bytes)
+    }
+
+    fn join(
+        &mut self,
+        attempt: u64,
+        member_id: Arc<str>,
+        generation: i32,
+        owned: Vec<TopicPartition>,
+        reason: &'static str,
+    ) {
+        tracing::info!(group = %self.config.group, generation, reason, "joining");
+        self.counters.joins.add(1);
+        let mut subscription = Subscription {
+            topics: self.config.topics.iter().cloned().collect(),
+            owned,
+            generation,
+            ..Subscription::default()
+        };
+        subscription.user_data = self.config.assignor.user_data(&subscription);
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(str_bytes(self.config.assignor.name()))
+            .with_metadata(subscription.encode());
+        let millis = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+        let base = JoinGroupRequest::default()
+            .with_group_id(self.group_id())
+            .with_session_timeout_ms(millis(self.config.session_timeout))
+            .with_member_id(str_bytes(&member_id))
+            .with_protocol_type(StrBytes::from_static_str(PROTOCOL_TYPE))
+            .with_protocols(vec![protocol]);
+        let (instance_id, rebalance) = (self.instance_id(), millis(self.config.max_poll_interval));
+        let request = move |version: i16| {
+            let mut request = base;
+            if version >= 1 {
+                request = request.with_rebalance_timeout_ms(rebalance);
+            }
+            if version >= 5 {
+                request = request.with_group_instance_id(instance_id);
+            }
+            if version >= 8 {
+                request = request.with_reason(Some(StrBytes::from_static_str(reason)));
+            }
+            request
+        };
+        let timeout = self.config.max_poll_interval + Duration::from_secs(5);
+        let (link, target) = (self.link.clone(), self.target());
+        self.under_way.push(Box::pin(async move {
+            let answer = link.send_versioned(target, Lane::Join, timeout, request).await;
+            Event::Joined(attempt, read_join(answer))
+        }));
+    }
+
+    fn sync(
+        &mut self,
+        attempt: u64,
+        member_id: Arc<str>,
+        generation: i32,
+        assignor: &str,
+        assignments: Vec<(Arc<str>, Bytes)>,
+    ) {
+        self.counters.syncs.add(1);
+        let assignment = |(member, bytes): (Arc<str>, Bytes)| {
+            SyncGroupRequestAssignment::default().with_member_id(str_bytes(&member)).with_assignment(bytes)
+        };
+        let base = SyncGroupRequest::default()
+            .with_group_id(self.group_id())
+            .with_generation_id(generation)
+            .with_member_id(str_bytes(&member_id))
+            .with_assignments(assignments.into_iter().map(assignment).collect());
+        let (instance_id, name) = (self.instance_id(), str_bytes(assignor));
+        let request = move |version: i16| {
+            let mut request = base;
+            if version >= 3 {
+                request = request.with_group_instance_id(instance_id);
+            }
+            if version >= 5 {
+                request = request
+                    .with_protocol_type(Some(StrBytes::from_static_str(PROTOCOL_TYPE)))
+                    .with_protocol_name(Some(name));
+            }
+            request
+        };
+        // The answer waits for the leader, who may wait for the slowest member.
+        let timeout = self.config.max_poll_interval + Duration::from_secs(5);
+        let (link, target) = (self.link.clone(), self.target());
+        self.under_way.push(Box::pin(async move {
+            let answer = match link.send_versioned(target, Lane::Join, timeout, request).await {
+                Err(error) => Err(failure(&error)),
+                Ok(response) => match ErrorCode(response.error_code) {
+                    ErrorCode::NONE => Assignment::decode(&response.assignment).map_err(|error| {
+                        tracing::error!(%error, "the leader's assignment cannot be read");
+                        Failure::NoAnswer
+                    }),
+                    code => Err(code.into()),
+                },
+            };
+            Event::Synced(attempt, answer)
+        }));
+    }
+
+    fn heartbeat(&mut self, attempt: u64, member_id: &str, generation: i32) {
+        self.counters.heartbeats.add(1);
+        let base = HeartbeatRequest::default()
+            .with_group_id(self.group_id())
+            .with_generation_id(generation)
+            .with_member_id(str_bytes(member_id));
+        let instance_id = self.instance_id();
+        let request = move |version: i16| if version >= 3 { base.with_group_instance_id(instance_id) } else { base };
+        let (link, target, sent) = (self.link.clone(), self.target(), self.link.now());
+        let timeout = self.link.request_timeout().min(self.config.session_timeout);
+        self.under_way.push(Box::pin(async move {
+            let answer = match link.send_versioned(target, Lane::Heartbeat, timeout, request).await {
+                Err(error) => Err(failure(&error)),
+                Ok(response) => match ErrorCode(response.error_code) {
+                    ErrorCode::NONE => Ok(()),
+                    code => Err(code.into()),
+                },
+            };
+            Event::Heartbeat(attempt, sent, answer)
+        }));
+    }
+
+    fn send_leave(&mut self, member_id: &str) {
+        let (group_id, member, instance_id) = (self.group_id(), str_bytes(member_id), self.instance_id());
+        let reason = StrBytes::from_static_str("the consumer is being closed, or its user does not poll");
+        let request = move |version: i16| {
+            let request = LeaveGroupRequest::default().with_group_id(group_id);
+            if version < 3 {
+                return request.with_member_id(member);
+            }
+            let identity = MemberIdentity::default().with_member_id(member).with_group_instance_id(instance_id);
+            let identity = if version >= 5 { identity.with_reason(Some(reason)) } else { identity };
+            request.with_members(vec![identity])
+        };
+        let (link, target, timeout) = (self.link.clone(), self.target(), self.link.request_timeout());
+        self.under_way.push(Box::pin(async move {
+            if let Err(error) = link.send_versioned(target, Lane::Heartbeat, timeout, request).await {
+                tracing::debug!(%error, "the coordinator was not told; it will notice");
+            }
+            Event::Left
+        }));
+    }
+
+    /// The leader joins again when a topic that somebody wants has grown, appeared or gone.
+    fn on_metadata(&mut self) {
+        let Some(led) = &self.led else { return };
+        if sizes(&self.link, &led.topics) != led.sizes {
+            let now = self.link.now();
+            self.membership.rejoin(now, "the topics' partitions have changed");
+        }
+    }
+
+    // ---- what is read ----
+
+    fn adopt(&mut self, added: Vec<TopicPartition>, assignment: &Assignment, generation: i32) {
+        tracing::info!(group = %self.config.group, generation, added = added.len(), "assigned");
+        self.counters.rebalances.add(1);
+        self.counters.assigned.set(assignment.partitions.len() as i64);
+        self.config.assignor.on_assignment(assignment, generation);
+        // What is new waits for the listener, which may seek.
+        let stand = if self.listener.is_some() { Stand::AwaitListener } else { Stand::AwaitCommitted };
+        let link = self.link.clone();
+        self.shared.change(|partitions| {
+            partitions.assign(added.iter().map(|tp| (tp.clone(), stand.clone(), metrics::lag(&link, tp))));
+            None
+        });
+        if self.listener.is_some() {
+            let call = self.listener.call(Kind::Assigned, added.clone());
+            self.under_way.push(Box::pin(async move {
+                call.await;
+                Event::Prepared(added)
+            }));
+        }
+    }
+
+    fn lose(&mut self, partitions: Vec<TopicPartition>) {
+        self.revocation = None;
+        self.counters.assigned.set(0);
+        self.commits.lose(&partitions);
+        self.shared.change(|table| table.release(&partitions));
+        if self.listener.is_some() {
+            let call = self.listener.call(Kind::Lost, partitions);
+            self.under_way.push(Box::pin(async move {
+                call.await;
+                Event::Done
+            }));
+        }
+    }
+
+    fn begin_revocation(&mut self, attempt: u64, partitions: Vec<TopicPartition>) {
+        let now = self.link.now();
+        let patience = self.config.max_poll_interval.saturating_sub(REVOKE_RESERVE);
+        let deadline = now + patience;
+        self.shared.change(|table| table.begin_revoke(&partitions));
+        let shared = self.shared.clone();
+        let asked = partitions.clone();
+        self.revocation = Some(Revocation { attempt, partitions, deadline, step: Step::Draining });
+        self.under_way.push(Box::pin(async move {
+            drained(&shared, &asked, deadline).await;
+            Event::Drained(attempt)
+        }));
+    }
+
+    fn set_step(&mut self, step: Step) {
+        if let Some(revocation) = &mut self.revocation {
+            revocation.step = step;
+        }
+    }
+
+    fn commit_before_revoke(&mut self) {
+        let Some(revocation) = &self.revocation else { return };
+        let partitions = revocation.partitions.clone();
+        let ticket = self.want_frontiers(Some(&partitions));
+        self.set_step(Step::Committing(ticket));
+    }
+
+    fn advance_revocation(&mut self, now: Instant) {
+        loop {
+            let Some(revocation) = &self.revocation else { return };
+            // A coordinator that does not answer must not keep the partitions for ever; the commit keeps a part of the reserve.
+            let too_late = now >= revocation.deadline + REVOKE_RESERVE / 2;
+            match &revocation.step {
+                Step::Draining => return,
+                Step::Listening if !too_late => return,
+                Step::Committing(ticket) if too_late || self.commits.result(*ticket).is_some() => {
+                    let (attempt, partitions) = (revocation.attempt, revocation.partitions.clone());
+                    if !self.listener.is_some() {
+                        self.finish_revocation(now);
+                        return;
+                    }
+                    let call = self.listener.call(Kind::Revoked, partitions);
+                    self.under_way.push(Box::pin(async move {
+                        call.await;
+                        Event::Revoked(attempt)
+                    }));
+                    self.set_step(Step::Listening);
+                }
+                Step::CommittingAgain(ticket) if too_late || self.commits.result(*ticket).is_some() => {
+                    self.finish_revocation(now);
+                    return;
+                }
+                Step::Listening => {
+                    self.finish_revocation(now);
+                    return;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn finish_revocation(&mut self, now: Instant) {
+        let Some(revocation) = self.revocation.take() else { return };
+        self.commits.lose(&revocation.partitions);
+        self.shared.change(|table| table.release(&revocation.partitions));
+        self.membership.on_revoked(revocation.attempt, now, &revocation.partitions);
+    }
+
+    // ---- commits ----
+
+    fn want_frontiers(&mut self, of: Option<&[TopicPartition]>) -> Ticket {
+        let frontiers = self.shared.frontiers(of);
+        self.commits.want(frontiers.into_iter().map(|(tp, offset, leader_epoch)| {
+            (tp, OffsetAndMetadata { offset, leader_epoch, metadata: String::new() })
+        }))
+    }
+
+    fn auto_commit(&mut self, now: Instant) {
+        if let (Some(at), Some(interval)) = (self.auto_commit_at, self.config.auto_commit)
+            && at <= now
+        {
+            self.auto_commit_at = Some(now + interval);
+            if self.membership.may_commit() {
+                self.want_frontiers(None);
+            }
+        }
+    }
+
+    fn send_commit(&mut self, now: Instant) {
+        if !self.membership.may_commit() {
+            return;
+        }
+        let Some(offsets) = self.commits.poll(now) else { return };
+        self.counters.commits.add(1);
+        let (member_id, generation) = self.membership.identity();
+        let sent = self.link.now();
+        let request = commit_request(self.group_id(), &member_id, generation, self.instance_id(), offsets.clone());
+        let (link, target, timeout) = (self.link.clone(), self.target(), self.link.request_timeout());
+        self.under_way.push(Box::pin(async move {
+            let answer = match link.send_versioned(target, Lane::Heartbeat, timeout, request).await {
+                Ok(response) => Answer::Codes(read_commit(response)),
+                Err(error) => Answer::Failed(error),
+            };
+            Event::Committed(generation, sent, answer)
+        }));
+    }
+
+    fn answer_waiters(&mut self) {
+        let commits = &self.commits;
+        self.waiting = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .filter_map(|(ticket, reply)| match commits.result(ticket) {
+                Some(result) => {
+                    let _ = reply.send(result);
+                    None
+                }
+                None => Some((ticket, reply)),
+            })
+            .collect();
+        if self.waiting.is_empty() && self.revocation.is_none() && self.commits.is_idle() {
+            self.commits.forget_errors();
+        }
+    }
+
+    // ---- the poll clock ----
+
+    /// Restarts whenever the user polls, receives or acknowledges; runs only while it has records that it has not acknowledged.
+    fn look_at_poll_clock(&mut self, now: Instant) {
+        let seen = (self.shared.polls.load(Ordering::Relaxed), self.shared.acks.load(Ordering::Relaxed));
+        if seen != self.clock.seen {
+            self.clock.seen = seen;
+            self.clock.restarted = now;
+            self.membership.on_activity(now);
+        }
+        if now < self.clock.look_at {
+            return;
+        }
+        let interval = self.config.max_poll_interval;
+        self.clock.look_at = now + (interval / 8).min(Duration::from_secs(1)).max(Duration::from_millis(10));
+        let idle = {
+            let partitions = self.shared.partitions();
+            partitions.is_reader_waiting() || !partitions.has_open_runs()
+        };
+        if idle {
+            self.clock.restarted = now;
+        } else if now - self.clock.restarted >= interval {
+            tracing::warn!(
+                group = %self.config.group,
+                "nothing was polled or acknowledged for max_poll_interval: the member leaves, so that others can do its work"
+            );
+            self.membership.on_poll_timeout();
+            self.clock.restarted = now;
+        }
+    }
+
+    // ---- the end ----
+
+    fn begin_closing(&mut self, deadline: Instant, reply: oneshot::Sender<Result<(), Error>>) {
+        let partitions = self.shared.partitions().assignment();
+        // What is acknowledged is committed; what is not, is not waited for. The last commit must be asked for before the release.
+        let now = self.link.now();
+        self.shared.change(|table| table.begin_revoke(&partitions));
+        let ticket = self.want_frontiers(Some(&partitions));
+        self.revocation = Some(Revocation { attempt: u64::MAX, partitions, deadline, step: Step::Committing(ticket) });
+        self.closing =
+            Some(Closing { deadline: deadline.max(now), reply: Some(reply), is_leaving: false, has_left: false });
+    }
+
+    fn advance_closing(&mut self, now: Instant) {
+        let Some(closing) = &mut self.closing else { return };
+        let too_late = now >= closing.deadline;
+        if self.revocation.is_some() && !too_late {
+            return;
+        }
+        if !closing.is_leaving {
+            closing.is_leaving = true;
+            self.revocation = None;
+            let tells_coordinator = !self.membership.identity().0.is_empty() && self.config.instance_id.is_none();
+            closing.has_left = !tells_coordinator;
+            self.membership.leave();
+        }
+        if !closing.has_left && !too_late {
+            return;
+        }
+        let lost = !self.commits.is_idle();
+        if let Some(reply) = closing.reply.take() {
+            let result = if lost {
+                Err(Error::new(
+                    ErrorKind::Timeout,
+                    "the last acknowledged offsets could not be committed before the deadline: their records will be read again.",
+                ))
+            } else {
+                Ok(())
+            };
+            let _ = reply.send(result);
+        }
+    }
+}
+
+impl Counters {
+    fn new(link: &Link) -> Self {
+        let id = link.client_id().clone();
+        let tags = [("client-id", &*id)];
+        let counter = |name| link.metrics().counter(metrics::COORDINATOR, name, &tags);
+        let gauge = |name| link.metrics().gauge(metrics::COORDINATOR, name, &tags);
+        Self {
+            heartbeats: counter("heartbeat-total"),
+            joins: counter("join-total"),
+            syncs: counter("sync-total"),
+            commits: counter("commit-total"),
+            rebalances: counter("rebalance-total"),
+            failed_rebalances: counter("failed-rebalance-total"),
+            assigned: gauge("assigned-partitions"),
+            heartbeat_time: gauge("heartbeat-response-time-last-ms"),
+            commit_time: gauge("commit-latency-last-ms"),
+        }
+    }
+}
+
+/// Waits until the user has acknowledged what it has of the partitions, at most until `deadline`.
+async fn drained(shared: &Shared, partitions: &[TopicPartition], deadline: Instant) {
+    let mut timer = shared.link.sleep_until(deadline);
+    loop {
+        let acknowledged = shared.signals.drained.notified();
+        tokio::pin!(acknowledged);
+        // Registered before the look, or an acknowledgement between the two would be missed.
+        acknowledged.as_mut().enable();
+        if shared.partitions().is_drained(partitions) {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = acknowledged => {}
+            () = &mut timer => {
+                tracing::warn!("records of revoked partitions were not acknowledged in time: they will be read again by their new owner");
+                return;
+            }
+        }
+    }
+}
+
+/// How many partitions the topics have.
+fn sizes(link: &Link, topics: &BTreeSet<Arc<str>>) -> TopicSizes {
+    let metadata = link.metadata();
+    let size = |topic: &Arc<str>| {
+        let known = metadata.topic(topic)?;
+        (!known.partitions.is_empty()).then(|| (topic.clone(), known.partitions.len() as i32))
+    };
+    topics.iter().filter_map(size).collect()
+}
+
+/// The leader's work: learn about all topics that somebody wants, then run the assignor.
+async fn assign(
+    link: Link,
+    assignor: Arc<dyn Assignor>,
+    members: Vec<JoinedMember>,
+) -> (Option<Vec<(Arc<str>, Bytes)>>, Led) {
+    let mut topics = BTreeSet::new();
+    let members: Vec<Member> = members
+        .into_iter()
+        .map(|member| {
+            let subscription = Subscription::decode(&member.metadata).unwrap_or_else(|error| {
+                tracing::error!(%error, member = %member.id, "the member gets nothing");
+                Subscription::default()
+            });
+            topics.extend(subscription.topics.iter().cloned());
+            Member { id: member.id, instance_id: member.instance_id, subscription }
+        })
+        .collect();
+    let interest = link.want_topics(topics.iter().map(|topic| &**topic));
+    let deadline = link.now() + TOPICS_PATIENCE;
+    for topic in &topics {
+        // One that does not exist is left out; when it appears, the leader joins again.
+        if let Err(error) = link.topic(topic, deadline).await {
+            tracing::warn!(%error, %topic, "nobody is assigned this topic for now");
+        }
+    }
+    let sizes = sizes(&link, &topics);
+    let assignments = match assignor.assign(&sizes, &members) {
+        Ok(assignments) => Some(assignments.into_iter().map(|(id, given)| (id, given.encode())).collect()),
+        Err(error) => {
+            tracing::error!(%error, assignor = assignor.name(), "no assignment");
+            None
+        }
+    };
+    (assignments, Led { sizes, topics, _interest: Some(interest) })
+}
+
+/// A request that failed without an answer; what cannot be helped by asking again keeps its code.
+fn failure(error: &Error) -> Failure {
+    match error.kind() {
+        ErrorKind::Broker(code) => code.into(),
+        ErrorKind::UnsupportedVersion => ErrorCode::UNSUPPORTED_VERSION.into(),
+        _ => {
+            tracing::debug!(%error, "no answer from the coordinator");
+            Failure::NoAnswer
+        }
+    }
+}
+
+fn read_join(answer: Result<JoinGroupResponse, Error>) -> Result<Joined, Failure> {
+    let response = answer.map_err(|error| failure(&error))?;
+    let member_id: Arc<str> = Arc::from(response.member_id.as_str());
+    match ErrorCode(response.error_code) {
+        ErrorCode::NONE => {}
+        code => return Err(Failure::Code(code, Some(member_id))),
+    }
+    Ok(Joined {
+        is_leader: response.leader == response.member_id,
+        member_id,
+        generation: response.generation_id,
+        skip_assignment: response.skip_assignment,
+        assignor: Arc::from(response.protocol_name.as_deref().unwrap_or_default()),
+        members: response
+            .members
+            .into_iter()
+            .map(|member| JoinedMember {
+                id: Arc::from(member.member_id.as_str()),
+                instance_id: member.group_instance_id.as_deref().map(Arc::from),
+                metadata: member.metadata,
+            })
+            .collect(),
+    })
+}
+
+fn commit_request(
+    group_id: GroupId,
+    member_id: &str,
+    generation: i32,
+    instance_id: Option<StrBytes>,
+    offsets: Offsets,
+) -> impl FnOnce(i16) -> OffsetCommitRequest + Send + 'static {
+    let member_id = str_bytes(member_id);
+    move |version| {
+        let partition = |(index, offset): (i32, OffsetAndMetadata)| {
+            let partition = OffsetCommitRequestPartition::default()
+                .with_partition_index(index)
+                .with_committed_offset(offset.offset)
+                .with_committed_metadata(Some(StrBytes::from_string(offset.metadata)));
+            if version >= 6 { partition.with_committed_leader_epoch(offset.leader_epoch) } else { partition }
+        };
+        let topics = by_topic(offsets).into_iter().map(|(topic, partitions)| {
+            OffsetCommitRequestTopic::default()
+                .with_name(TopicName(str_bytes(&topic)))
+                .with_partitions(partitions.into_iter().map(partition).collect())
+        });
+        let request = OffsetCommitRequest::default()
+            .with_group_id(group_id)
+            .with_generation_id_or_member_epoch(generation)
+            .with_member_id(member_id)
+            .with_topics(topics.collect());
+        if version >= 7 { request.with_group_instance_id(instance_id) } else { request }
+    }
+}
+
+fn read_commit(response: OffsetCommitResponse) -> Vec<(TopicPartition, ErrorCode)> {
+    let mut codes: BTreeMap<TopicPartition, ErrorCode> = BTreeMap::new();
+    for topic in response.topics {
+        let name: Arc<str> = Arc::from(topic.name.as_str());
+        for partition in topic.partitions {
+            let tp = TopicPartition { topic: name.clone(), partition: partition.partition_index };
+            codes.insert(tp, ErrorCode(partition.error_code));
+        }
+    }
+    codes.into_iter().collect()
+}

@@ -1,0 +1,152 @@
+//! The byte budget: how many fetched bytes may wait for a reader.
+//!
+//! Bytes are reserved *before* a broker is asked for them (a check afterwards is too late by a whole response), and freed when their
+//! batch is used up. What a user keeps is not counted: a user that keeps records must not stop the fetching for ever.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::sync::Notify;
+
+/// The budget that all fetch loops share.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: i64,
+    /// Reserved or queued. A batch that is larger than what was reserved for it is let in (it could never be read otherwise), so
+    /// this may pass the limit for a moment; it may also be below zero for one, while a response is handed out as it arrives.
+    used: AtomicI64,
+    freed: Notify,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), used: AtomicI64::new(0), freed: Notify::new() }
+    }
+
+    pub(crate) fn limit(&self) -> i64 {
+        self.limit
+    }
+
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> i64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Reserves up to `want` bytes, if at least `least` are free.
+    pub(crate) fn try_reserve(&self, want: i64, least: i64) -> Option<Reservation<'_>> {
+        // A budget smaller than the least useful request must still let one request out when nothing is held.
+        let least = least.min(self.limit);
+        let mut reserved = 0;
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                let free = self.limit - used;
+                reserved = free.min(want);
+                (free >= least && reserved > 0).then_some(used + reserved)
+            })
+            .ok()
+            .map(|_| Reservation { budget: self, left: reserved })
+    }
+
+    /// Reserves as [`try_reserve`](Self::try_reserve) does, as soon as there is room.
+    pub(crate) async fn reserve(&self, want: i64, least: i64) -> Reservation<'_> {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Registered before the look, so that what is freed between look and wait is not missed.
+            freed.as_mut().enable();
+            if let Some(reserved) = self.try_reserve(want, least) {
+                // There may be room for the next in the line, too.
+                self.freed.notify_one();
+                return reserved;
+            }
+            freed.await;
+        }
+    }
+
+    /// Frees the bytes of a batch that is used up or dropped.
+    pub(crate) fn free(&self, bytes: i64) {
+        let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
+        // Loops wait only near the limit; far from it nobody needs to be told.
+        if before > self.limit / 2 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+/// Bytes that may arrive. What has not arrived when it is dropped is given back; what arrived beyond it is charged.
+#[derive(Debug)]
+pub(crate) struct Reservation<'a> {
+    budget: &'a Budget,
+    left: i64,
+}
+
+impl Reservation<'_> {
+    /// Bytes that are left of it.
+    pub(crate) fn left(&self) -> i64 {
+        self.left
+    }
+
+    /// A batch has arrived: its bytes are the queue's from now on.
+    pub(crate) fn arrived(&mut self, bytes: i64) {
+        self.left -= bytes;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.budget.free(self.left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_gets_what_is_left_but_not_less_than_is_useful() {
+        let budget = Budget::new(100);
+        let mut first = budget.try_reserve(70, 10).unwrap();
+        let mut second = budget.try_reserve(70, 10).unwrap();
+        assert_eq!((first.left(), second.left()), (70, 30));
+        assert!(budget.try_reserve(70, 10).is_none());
+        second.arrived(25);
+        drop(second);
+        assert!(budget.try_reserve(70, 10).is_none());
+        budget.free(20);
+        assert_eq!(budget.try_reserve(70, 10).unwrap().left(), 25);
+        first.arrived(70);
+        drop(first);
+        assert_eq!(budget.used(), 75);
+    }
+
+    #[test]
+    fn what_did_not_arrive_is_given_back_and_an_oversized_batch_is_charged() {
+        let budget = Budget::new(100);
+        let mut reserved = budget.try_reserve(50, 1).unwrap();
+        reserved.arrived(10);
+        drop(reserved);
+        assert_eq!(budget.used(), 10);
+        let mut reserved = budget.try_reserve(50, 1).unwrap();
+        reserved.arrived(120);
+        drop(reserved);
+        assert_eq!(budget.used(), 130);
+        assert!(budget.try_reserve(1, 1).is_none());
+        budget.free(130);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_small_budget_still_lets_one_request_out() {
+        let budget = Budget::new(10);
+        let one = budget.try_reserve(1000, 64).unwrap();
+        assert_eq!(one.left(), 10);
+        assert!(budget.try_reserve(1000, 64).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_waiting_loop_goes_on_when_a_batch_is_used_up() {
+        let budget = Budget::new(100);
+        let first = budget.reserve(100, 50).await;
+        let (second, ()) = tokio::join!(budget.reserve(100, 50), async { drop(first) });
+        assert_eq!(second.left(), 100);
+    }
+}

@@ -1,0 +1,4 @@
+//! Fetching: what to ask a broker for, and under which byte budget.
+
+pub(crate) mod budget;
+pub(crate) mod session;

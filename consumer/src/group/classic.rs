@@ -1,0 +1,840 @@
+//! Membership by the classic protocol (JoinGroup, SyncGroup, Heartbeat, LeaveGroup) as a machine: it takes answers and the time, and
+//! says what to do next. It never waits, sends or reads a clock.
+//!
+//! ```text
+//!            ┌────────────── an answer says: rejoin ──────────────┐
+//!            ▼                                                    │
+//! Away ─► Joining ─► (leader: Assigning) ─► Syncing ─► Stable ────┘
+//!   ▲                                                    │  what it no longer gets: Revoke, then rejoin
+//!   └── the session is over, the poll interval exceeded ─┘  what is new: Adopt
+//! ```
+//!
+//! Not obvious:
+//! - Heartbeats go on in every state in which this is a member, also while a JoinGroup is held by the coordinator. While it is, a
+//!   heartbeat's answer proves only that the member lives: what the group wants will be told by the join's own answer.
+//! - Every request has a number; an answer that bears another is of an earlier life and ignored.
+//! - A member that must give something up joins again only when that is done, or it would claim what it is about to lose.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use milena_client::{Backoff, TopicPartition};
+use milena_protocol::ErrorCode;
+use tokio::time::Instant;
+
+use super::blob::Assignment;
+use crate::RebalanceProtocol;
+
+/// What the machine must know of the member's settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) session_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) protocol: RebalanceProtocol,
+    /// A static member (KIP-345) does not leave: its place is kept for it.
+    pub(crate) is_static: bool,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// Send JoinGroup; its answer goes to [`Membership::on_joined`].
+    Join { attempt: u64, member_id: Arc<str>, generation: i32, owned: Vec<TopicPartition>, reason: &'static str },
+    /// This member leads: run the assignor, then call [`Membership::on_assigned`].
+    Assign { attempt: u64, assignor: Arc<str>, members: Vec<JoinedMember> },
+    /// Send SyncGroup; its answer goes to [`Membership::on_synced`].
+    Sync { attempt: u64, member_id: Arc<str>, generation: i32, assignor: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
+    /// Send Heartbeat; its answer goes to [`Membership::on_heartbeat`].
+    Heartbeat { attempt: u64, member_id: Arc<str>, generation: i32 },
+    /// Send LeaveGroup; nobody waits for its answer.
+    Leave { member_id: Arc<str> },
+    /// The coordinator is somewhere else: look it up again.
+    ForgetCoordinator,
+    /// Stop handing these out, let their records be finished, commit, release; then call [`Membership::on_revoked`].
+    Revoke { attempt: u64, partitions: Vec<TopicPartition> },
+    /// These are gone already: release them, commit nothing. Ends a revocation that is under way.
+    Lose { partitions: Vec<TopicPartition> },
+    /// A new assignment is in force; `added` are the partitions to start with, possibly none.
+    Adopt { added: Vec<TopicPartition>, assignment: Assignment, generation: i32 },
+    /// The group will not have this member; it is over.
+    Fail(ErrorCode),
+}
+
+/// A member as JoinGroup tells it to the leader.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct JoinedMember {
+    pub(crate) id: Arc<str>,
+    pub(crate) instance_id: Option<Arc<str>>,
+    pub(crate) metadata: Bytes,
+}
+
+/// A successful answer to JoinGroup.
+#[derive(Debug, Clone)]
+pub(crate) struct Joined {
+    pub(crate) member_id: Arc<str>,
+    pub(crate) generation: i32,
+    pub(crate) is_leader: bool,
+    /// A static leader that came back: the coordinator keeps the old assignment (KIP-814).
+    pub(crate) skip_assignment: bool,
+    pub(crate) assignor: Arc<str>,
+    pub(crate) members: Vec<JoinedMember>,
+}
+
+/// A request that did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The coordinator answered with a code; with MEMBER_ID_REQUIRED comes the id.
+    Code(ErrorCode, Option<Arc<str>>),
+    /// No answer, or no coordinator.
+    NoAnswer,
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Self {
+        Self::Code(code, None)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    /// Not in the group. Joins at that time; with `None` when the user shows that it lives.
+    Away { join_at: Option<Instant> },
+    /// JoinGroup is under way.
+    Joining { attempt: u64 },
+    /// The assignor works.
+    Assigning { attempt: u64, assignor: Arc<str> },
+    /// SyncGroup is under way.
+    Syncing { attempt: u64 },
+    /// In the group, with an assignment. Joins again at that time.
+    Stable { rejoin_at: Option<Instant> },
+    /// Left for good.
+    Left,
+    /// Turned away for good.
+    Failed(ErrorCode),
+}
+
+/// A member of a group.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    settings: Settings,
+    state: State,
+    /// Empty until the coordinator has given one.
+    member_id: Arc<str>,
+    /// −1 while not in the group.
+    generation: i32,
+    owned: BTreeSet<TopicPartition>,
+    /// The number of the revocation under way.
+    revoking: Option<u64>,
+    /// Why the next join happens (KIP-800).
+    reason: &'static str,
+    attempts: u64,
+    heartbeat_due: Instant,
+    heartbeat_under_way: Option<u64>,
+    /// When the coordinator was last known to know this member.
+    heard_at: Instant,
+    backoff: Backoff,
+    actions: VecDeque<Action>,
+}
+
+impl Membership {
+    pub(crate) fn new(settings: Settings, now: Instant) -> Self {
+        Self {
+            settings,
+            state: State::Away { join_at: Some(now) },
+            member_id: "".into(),
+            generation: -1,
+            owned: BTreeSet::new(),
+            revoking: None,
+            reason: "the consumer has subscribed",
+            attempts: 0,
+            heartbeat_due: now,
+            heartbeat_under_way: None,
+            heard_at: now,
+            backoff: Backoff::RETRY,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Member id and generation, for commits.
+    pub(crate) fn identity(&self) -> (Arc<str>, i32) {
+        (self.member_id.clone(), self.generation)
+    }
+
+    /// Whether the coordinator would take a commit now. Between a join's answer and its sync's it says REBALANCE_IN_PROGRESS.
+    pub(crate) fn may_commit(&self) -> bool {
+        self.generation >= 0 && matches!(self.state, State::Joining { .. } | State::Stable { .. })
+    }
+
+    #[cfg(test)]
+    /// Whether nothing is under way: a member with an assignment.
+    pub(crate) fn is_stable(&self) -> bool {
+        self.state == State::Stable { rejoin_at: None } && self.revoking.is_none()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn owned(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.owned.iter()
+    }
+
+    /// When [`poll`](Self::poll) has something to do, if nothing arrives before.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        let join = match self.state {
+            _ if self.revoking.is_some() => None,
+            State::Away { join_at } => join_at,
+            State::Stable { rejoin_at } => rejoin_at,
+            _ => None,
+        };
+        let heartbeat = self.is_member().then(|| match self.heartbeat_under_way {
+            None => self.heartbeat_due.min(self.session_ends()),
+            Some(_) => self.session_ends(),
+        });
+        [join, heartbeat].into_iter().flatten().min()
+    }
+
+    /// The next thing to do; call it until it says nothing.
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.decide(now);
+        }
+        self.actions.pop_front()
+    }
+
+    fn decide(&mut self, now: Instant) {
+        if self.is_member() && now >= self.session_ends() {
+            self.lose_membership("the session timed out: no heartbeat was answered");
+            if !matches!(self.state, State::Joining { .. }) {
+                self.state = State::Away { join_at: Some(now) };
+            }
+            return;
+        }
+        let due = match self.state {
+            State::Away { join_at: Some(at) } | State::Stable { rejoin_at: Some(at) } => at <= now,
+            _ => false,
+        };
+        if due && self.revoking.is_none() {
+            if self.settings.protocol == RebalanceProtocol::Eager && !self.owned.is_empty() {
+                self.revoke(self.owned.iter().cloned().collect());
+            } else {
+                self.join();
+            }
+            return;
+        }
+        if self.is_member() && self.heartbeat_under_way.is_none() && self.heartbeat_due <= now {
+            let attempt = self.next_attempt();
+            self.heartbeat_under_way = Some(attempt);
+            let (member_id, generation) = self.identity();
+            self.actions.push_back(Action::Heartbeat { attempt, member_id, generation });
+        }
+    }
+
+    /// Join again, soon: the subscription or the topics have changed.
+    pub(crate) fn rejoin(&mut self, now: Instant, reason: &'static str) {
+        if let State::Stable { rejoin_at } = &mut self.state {
+            self.reason = reason;
+            rejoin_at.get_or_insert(now);
+        }
+    }
+
+    /// The answer to [`Action::Join`].
+    pub(crate) fn on_joined(
+        &mut self,
+        attempt: u64,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+        answer: Result<Joined, Failure>,
+    ) {
+        if self.state != (State::Joining { attempt }) {
+            return;
+        }
+        match answer {
+            Ok(joined) => {
+                self.member_id = joined.member_id;
+                self.generation = joined.generation;
+                self.heard(now);
+                if joined.is_leader && !joined.skip_assignment {
+                    let attempt = self.next_attempt();
+                    self.state = State::Assigning { attempt, assignor: joined.assignor.clone() };
+                    self.actions.push_back(Action::Assign {
+                        attempt,
+                        assignor: joined.assignor,
+                        members: joined.members,
+                    });
+                } else {
+                    self.sync(joined.assignor, Vec::new());
+                }
+            }
+            Err(Failure::Code(ErrorCode::MEMBER_ID_REQUIRED, id)) => {
+                self.member_id = id.unwrap_or_default();
+                self.reason = "the coordinator asked for a member id";
+                self.state = State::Away { join_at: Some(now) };
+            }
+            Err(failure) => self.on_failure(now, rng, failure),
+        }
+    }
+
+    /// The assignor has worked for [`Action::Assign`]; `None` if it failed.
+    pub(crate) fn on_assigned(
+        &mut self,
+        attempt: u64,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+        assignments: Option<Vec<(Arc<str>, Bytes)>>,
+    ) {
+        let State::Assigning { attempt: expected, assignor } = &self.state else { return };
+        if *expected != attempt {
+            return;
+        }
+        let assignor = assignor.clone();
+        match assignments {
+            Some(assignments) => self.sync(assignor, assignments),
+            None => self.join_later(now, rng, "the assignor failed"),
+        }
+    }
+
+    /// The answer to [`Action::Sync`].
+    pub(crate) fn on_synced(
+        &mut self,
+        attempt: u64,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+        answer: Result<Assignment, Failure>,
+    ) {
+        if self.state != (State::Syncing { attempt }) {
+            return;
+        }
+        let assignment = match answer {
+            Ok(assignment) => assignment,
+            Err(failure) => return self.on_failure(now, rng, failure),
+        };
+        self.backoff.on_success();
+        self.heard(now);
+        self.state = State::Stable { rejoin_at: None };
+        let assigned: BTreeSet<TopicPartition> = assignment.partitions.iter().cloned().collect();
+        let revoked: Vec<_> = self.owned.difference(&assigned).cloned().collect();
+        let added: Vec<_> = assigned.difference(&self.owned).cloned().collect();
+        self.owned.extend(added.iter().cloned());
+        if !revoked.is_empty() {
+            self.reason = "this member has given up what moves to another";
+            self.revoke(revoked);
+        }
+        self.actions.push_back(Action::Adopt { added, assignment, generation: self.generation });
+    }
+
+    /// What [`Action::Revoke`] asked for is done.
+    pub(crate) fn on_revoked(&mut self, attempt: u64, now: Instant, partitions: &[TopicPartition]) {
+        if self.revoking != Some(attempt) {
+            return;
+        }
+        self.revoking = None;
+        self.owned.retain(|owned| !partitions.contains(owned));
+        if let State::Stable { rejoin_at } = &mut self.state {
+            rejoin_at.get_or_insert(now);
+        }
+    }
+
+    /// The answer to [`Action::Heartbeat`].
+    pub(crate) fn on_heartbeat(
+        &mut self,
+        attempt: u64,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+        answer: Result<(), Failure>,
+    ) {
+        if self.heartbeat_under_way != Some(attempt) {
+            return;
+        }
+        self.heartbeat_under_way = None;
+        self.heartbeat_due = now + self.settings.heartbeat_interval;
+        match answer {
+            Ok(()) => {
+                self.heard_at = now;
+                self.backoff.on_success();
+            }
+            Err(Failure::Code(
+                ErrorCode::NOT_COORDINATOR
+                | ErrorCode::COORDINATOR_NOT_AVAILABLE
+                | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
+                _,
+            )) => {
+                self.actions.push_back(Action::ForgetCoordinator);
+                self.heartbeat_due = now + self.backoff.on_failure(rng);
+            }
+            Err(Failure::NoAnswer) => self.heartbeat_due = now + self.backoff.on_failure(rng),
+            Err(Failure::Code(code, _)) => self.on_verdict(now, rng, code),
+        }
+    }
+
+    /// A commit of that generation was refused with a code that is about the membership.
+    pub(crate) fn on_commit_refused(
+        &mut self,
+        generation: i32,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+        code: ErrorCode,
+    ) {
+        if generation == self.generation {
+            self.on_verdict(now, rng, code);
+        }
+    }
+
+    /// What the coordinator thinks of this member, told by a heartbeat or a commit.
+    fn on_verdict(&mut self, now: Instant, rng: &mut fastrand::Rng, code: ErrorCode) {
+        match (&self.state, code) {
+            (_, ErrorCode::FENCED_INSTANCE_ID | ErrorCode::GROUP_AUTHORIZATION_FAILED) => self.fail(code),
+            (State::Stable { .. }, ErrorCode::REBALANCE_IN_PROGRESS) => {
+                self.heard_at = now;
+                self.rejoin(now, "the group is rebalancing");
+            }
+            (State::Stable { .. }, ErrorCode::ILLEGAL_GENERATION | ErrorCode::UNKNOWN_MEMBER_ID) => {
+                self.on_failure(now, rng, code.into());
+            }
+            // The answer to the join or sync that is under way decides.
+            (State::Joining { .. } | State::Assigning { .. } | State::Syncing { .. }, _) => self.heard_at = now,
+            _ => {}
+        }
+    }
+
+    /// The user has not asked for records for longer than it promised: leave, so that others can do the work.
+    pub(crate) fn on_poll_timeout(&mut self) {
+        if !self.is_member() {
+            return;
+        }
+        self.leave_group();
+        self.lose_membership("the time between two polls was longer than max_poll_interval");
+        self.member_id = "".into();
+        self.state = State::Away { join_at: None };
+        self.reason = "the user reads again after max_poll_interval was exceeded";
+    }
+
+    /// The user asks for records: a member that left because it did not may come back.
+    pub(crate) fn on_activity(&mut self, now: Instant) {
+        if let State::Away { join_at } = &mut self.state {
+            join_at.get_or_insert(now);
+        }
+    }
+
+    /// Leaves for good. What is owned must have been revoked before.
+    pub(crate) fn leave(&mut self) {
+        if !matches!(self.state, State::Left | State::Failed(_)) {
+            self.leave_group();
+            self.state = State::Left;
+            self.generation = -1;
+        }
+    }
+
+    fn leave_group(&mut self) {
+        if !self.member_id.is_empty() && !self.settings.is_static {
+            self.actions.push_back(Action::Leave { member_id: self.member_id.clone() });
+        }
+    }
+
+    /// Join or Sync did not succeed.
+    fn on_failure(&mut self, now: Instant, rng: &mut fastrand::Rng, failure: Failure) {
+        let Failure::Code(code, _) = failure else { return self.join_later(now, rng, "no answer came") };
+        match code {
+            ErrorCode::REBALANCE_IN_PROGRESS => {
+                self.state = State::Away { join_at: Some(now) };
+                self.reason = "the group rebalanced again";
+            }
+            ErrorCode::UNKNOWN_MEMBER_ID => {
+                self.member_id = "".into();
+                self.lose_membership("the coordinator does not know this member");
+                self.join_later(now, rng, "the coordinator did not know this member");
+            }
+            ErrorCode::ILLEGAL_GENERATION => {
+                self.lose_membership("this member's generation is over");
+                self.join_later(now, rng, "this member's generation was over");
+            }
+            ErrorCode::NOT_COORDINATOR | ErrorCode::COORDINATOR_NOT_AVAILABLE | ErrorCode::REQUEST_TIMED_OUT => {
+                self.actions.push_back(Action::ForgetCoordinator);
+                self.join_later(now, rng, "the coordinator moved");
+            }
+            code if code.is_retriable() => self.join_later(now, rng, "the coordinator was not ready"),
+            code => self.fail(code),
+        }
+    }
+
+    fn fail(&mut self, code: ErrorCode) {
+        self.lose_membership("the group will not have this member");
+        self.state = State::Failed(code);
+        self.actions.push_back(Action::Fail(code));
+    }
+
+    fn join_later(&mut self, now: Instant, rng: &mut fastrand::Rng, reason: &'static str) {
+        self.reason = reason;
+        self.state = State::Away { join_at: Some(now + self.backoff.on_failure(rng)) };
+    }
+
+    fn join(&mut self) {
+        let attempt = self.next_attempt();
+        self.state = State::Joining { attempt };
+        let (member_id, generation) = self.identity();
+        let owned = self.owned.iter().cloned().collect();
+        self.actions.push_back(Action::Join { attempt, member_id, generation, owned, reason: self.reason });
+    }
+
+    fn sync(&mut self, assignor: Arc<str>, assignments: Vec<(Arc<str>, Bytes)>) {
+        let attempt = self.next_attempt();
+        self.state = State::Syncing { attempt };
+        let (member_id, generation) = self.identity();
+        self.actions.push_back(Action::Sync { attempt, member_id, generation, assignor, assignments });
+    }
+
+    fn revoke(&mut self, partitions: Vec<TopicPartition>) {
+        let attempt = self.next_attempt();
+        self.revoking = Some(attempt);
+        self.actions.push_back(Action::Revoke { attempt, partitions });
+    }
+
+    fn lose_membership(&mut self, why: &'static str) {
+        self.generation = -1;
+        self.revoking = None;
+        self.heartbeat_under_way = None;
+        let partitions: Vec<_> = std::mem::take(&mut self.owned).into_iter().collect();
+        if !partitions.is_empty() {
+            tracing::warn!(partitions = partitions.len(), why, "partitions are lost");
+            self.actions.push_back(Action::Lose { partitions });
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.heard_at = now;
+        self.heartbeat_due = now + self.settings.heartbeat_interval;
+        self.heartbeat_under_way = None;
+    }
+
+    fn is_member(&self) -> bool {
+        self.generation >= 0 && !matches!(self.state, State::Left | State::Failed(_))
+    }
+
+    fn session_ends(&self) -> Instant {
+        self.heard_at + self.settings.session_timeout
+    }
+
+    fn next_attempt(&mut self) -> u64 {
+        self.attempts += 1;
+        self.attempts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn tps(partitions: &[i32]) -> Vec<TopicPartition> {
+        partitions.iter().map(|&partition| TopicPartition::new("t", partition)).collect()
+    }
+
+    /// A membership, a clock that only the test moves, and short ways to answer.
+    struct Scene {
+        member: Membership,
+        now: Instant,
+        rng: fastrand::Rng,
+    }
+
+    impl Scene {
+        fn new(protocol: RebalanceProtocol) -> Self {
+            let now = Instant::now();
+            let settings =
+                Settings { session_timeout: 45 * SECOND, heartbeat_interval: 3 * SECOND, protocol, is_static: false };
+            Self { member: Membership::new(settings, now), now, rng: fastrand::Rng::with_seed(1) }
+        }
+
+        /// A member that owns `partitions` in generation 1.
+        fn stable(protocol: RebalanceProtocol, partitions: &[i32]) -> Self {
+            let mut scene = Self::new(protocol);
+            scene.join(1, partitions);
+            scene
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+        }
+
+        fn next(&mut self) -> Option<Action> {
+            self.member.poll(self.now)
+        }
+
+        fn all(&mut self) -> Vec<Action> {
+            std::iter::from_fn(|| self.member.poll(self.now)).collect()
+        }
+
+        /// Expects a join, lets it succeed as a follower, and answers the sync.
+        fn join(&mut self, generation: i32, partitions: &[i32]) -> Vec<Action> {
+            let Some(Action::Join { attempt, .. }) = self.next() else { panic!("a join is due") };
+            self.joined(attempt, generation);
+            self.sync(partitions)
+        }
+
+        fn joined(&mut self, attempt: u64, generation: i32) {
+            let joined = Joined {
+                member_id: "me".into(),
+                generation,
+                is_leader: false,
+                skip_assignment: false,
+                assignor: "cooperative-sticky".into(),
+                members: Vec::new(),
+            };
+            self.member.on_joined(attempt, self.now, &mut self.rng, Ok(joined));
+        }
+
+        fn sync(&mut self, partitions: &[i32]) -> Vec<Action> {
+            let Some(Action::Sync { attempt, .. }) = self.next() else { panic!("a sync is due") };
+            let assignment = Assignment { partitions: tps(partitions), user_data: None };
+            self.member.on_synced(attempt, self.now, &mut self.rng, Ok(assignment));
+            self.all()
+        }
+
+        fn heartbeat(&mut self, answer: Result<(), Failure>) {
+            self.pass(3 * SECOND);
+            let Some(Action::Heartbeat { attempt, .. }) = self.next() else { panic!("a heartbeat is due") };
+            self.member.on_heartbeat(attempt, self.now, &mut self.rng, answer);
+        }
+    }
+
+    use RebalanceProtocol::{Cooperative, Eager};
+
+    #[test]
+    fn a_new_member_joins_with_the_id_it_is_given_and_adopts_its_assignment() {
+        let mut scene = Scene::new(Cooperative);
+        let Some(Action::Join { attempt, member_id, generation, .. }) = scene.next() else { panic!() };
+        assert_eq!((&*member_id, generation), ("", -1));
+        let required = Failure::Code(ErrorCode::MEMBER_ID_REQUIRED, Some("me-1".into()));
+        scene.member.on_joined(attempt, scene.now, &mut scene.rng, Err(required));
+        let Some(Action::Join { attempt, member_id, .. }) = scene.next() else { panic!() };
+        assert_eq!(&*member_id, "me-1");
+        scene.joined(attempt, 1);
+        assert!(!scene.member.may_commit(), "between join and sync the coordinator refuses commits");
+        let actions = scene.sync(&[0, 1]);
+        assert!(
+            matches!(&actions[..], [Action::Adopt { added, generation: 1, .. }] if *added == tps(&[0, 1])),
+            "{actions:?}"
+        );
+        assert!(scene.member.is_stable() && scene.member.may_commit());
+    }
+
+    #[test]
+    fn the_leader_assigns_before_it_syncs() {
+        let mut scene = Scene::new(Cooperative);
+        let Some(Action::Join { attempt, .. }) = scene.next() else { panic!() };
+        let me = JoinedMember { id: "me".into(), instance_id: None, metadata: Bytes::new() };
+        let joined = Joined {
+            member_id: "me".into(),
+            generation: 4,
+            is_leader: true,
+            skip_assignment: false,
+            assignor: "x".into(),
+            members: vec![me],
+        };
+        scene.member.on_joined(attempt, scene.now, &mut scene.rng, Ok(joined));
+        let Some(Action::Assign { attempt, members, .. }) = scene.next() else { panic!() };
+        assert_eq!((members.len(), scene.next()), (1, None));
+        scene.member.on_assigned(
+            attempt,
+            scene.now,
+            &mut scene.rng,
+            Some(vec![("me".into(), Bytes::from_static(b"a"))]),
+        );
+        assert!(
+            matches!(scene.next(), Some(Action::Sync { generation: 4, assignments, .. }) if assignments.len() == 1)
+        );
+    }
+
+    #[test]
+    fn heartbeats_come_at_the_interval_and_one_at_a_time() {
+        let mut scene = Scene::stable(Cooperative, &[0]);
+        assert_eq!(scene.next(), None);
+        assert_eq!(scene.member.wake_at(), Some(scene.now + 3 * SECOND));
+        scene.pass(3 * SECOND);
+        assert!(matches!(scene.next(), Some(Action::Heartbeat { generation: 1, .. })));
+        scene.pass(30 * SECOND);
+        assert_eq!(scene.next(), None, "the last one is still under way");
+    }
+
+    #[test]
+    fn a_held_join_delays_no_heartbeat_and_heartbeats_decide_nothing_meanwhile() {
+        let mut scene = Scene::stable(Cooperative, &[0]);
+        scene.heartbeat(Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+        let Some(Action::Join { attempt, owned, .. }) = scene.next() else { panic!("rejoins at once") };
+        assert_eq!(owned, tps(&[0]), "a cooperative member keeps what it has while it joins");
+        for code in [ErrorCode::REBALANCE_IN_PROGRESS, ErrorCode::ILLEGAL_GENERATION, ErrorCode::UNKNOWN_MEMBER_ID] {
+            scene.heartbeat(Err(code.into()));
+            assert_eq!(scene.next(), None);
+        }
+        scene.pass(44 * SECOND);
+        scene.joined(attempt, 2);
+        assert!(
+            scene.sync(&[0]).iter().all(|action| matches!(action, Action::Adopt { added, .. } if added.is_empty()))
+        );
+    }
+
+    #[test]
+    fn a_cooperative_member_gives_up_what_moves_and_only_then_joins_again() {
+        let mut scene = Scene::stable(Cooperative, &[0, 1, 2, 3]);
+        scene.heartbeat(Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+        let actions = scene.join(2, &[0, 1, 7]);
+        let [Action::Revoke { attempt, partitions }, Action::Adopt { added, .. }] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!((partitions, added), (&tps(&[2, 3]), &tps(&[7])));
+        scene.heartbeat(Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+        assert_eq!(scene.next(), None, "it waits until everything is released");
+        assert!(scene.member.may_commit(), "what is given up is committed first");
+        scene.member.on_revoked(*attempt, scene.now, &tps(&[2, 3]));
+        assert!(matches!(scene.next(), Some(Action::Join { owned, generation: 2, .. }) if owned == tps(&[0, 1, 7])));
+    }
+
+    #[test]
+    fn an_eager_member_gives_up_everything_before_it_joins() {
+        let mut scene = Scene::stable(Eager, &[0, 1]);
+        scene.heartbeat(Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+        let Some(Action::Revoke { attempt, partitions }) = scene.next() else { panic!() };
+        assert_eq!((scene.next(), partitions.len()), (None, 2));
+        scene.member.on_revoked(attempt, scene.now, &partitions);
+        assert!(matches!(scene.next(), Some(Action::Join { owned, .. }) if owned.is_empty()));
+    }
+
+    #[test]
+    fn an_unknown_member_loses_everything_and_starts_anew() {
+        let mut scene = Scene::stable(Cooperative, &[0, 1]);
+        scene.heartbeat(Err(ErrorCode::UNKNOWN_MEMBER_ID.into()));
+        assert_eq!(scene.next(), Some(Action::Lose { partitions: tps(&[0, 1]) }));
+        scene.pass(SECOND);
+        assert!(
+            matches!(scene.next(), Some(Action::Join { member_id, owned, .. }) if member_id.is_empty() && owned.is_empty())
+        );
+    }
+
+    #[test]
+    fn an_illegal_generation_keeps_the_member_id() {
+        let mut scene = Scene::stable(Cooperative, &[0]);
+        scene.heartbeat(Err(ErrorCode::ILLEGAL_GENERATION.into()));
+        assert!(matches!(scene.next(), Some(Action::Lose { .. })));
+        scene.pass(SECOND);
+        assert!(matches!(scene.next(), Some(Action::Join { member_id, generation: -1, .. }) if &*member_id == "me"));
+    }
+
+    #[test]
+    fn a_session_without_answers_ends_here_too() {
+        let mut scene = Scene::stable(Cooperative, &[0]);
+        scene.heartbeat(Err(Failure::NoAnswer));
+        let mut lost = Vec::new();
+        for _ in 0..60 {
+            scene.pass(SECOND);
+            match scene.next() {
+                Some(Action::Heartbeat { attempt, .. }) => {
+                    scene.member.on_heartbeat(attempt, scene.now, &mut scene.rng, Err(Failure::NoAnswer));
+                }
+                Some(action) => lost.push(action),
+                None => {}
+            }
+        }
+        assert!(matches!(&lost[..], [Action::Lose { .. }, Action::Join { .. }]), "{lost:?}");
+    }
+
+    #[test]
+    fn a_fenced_instance_and_a_refused_group_are_the_end() {
+        for code in [ErrorCode::FENCED_INSTANCE_ID, ErrorCode::GROUP_AUTHORIZATION_FAILED] {
+            let mut scene = Scene::stable(Cooperative, &[0]);
+            scene.heartbeat(Err(code.into()));
+            assert_eq!(scene.all(), [Action::Lose { partitions: tps(&[0]) }, Action::Fail(code)]);
+            scene.pass(100 * SECOND);
+            assert_eq!((scene.next(), scene.member.wake_at()), (None, None));
+        }
+        let mut scene = Scene::new(Cooperative);
+        let Some(Action::Join { attempt, .. }) = scene.next() else { panic!() };
+        let code = ErrorCode::INCONSISTENT_GROUP_PROTOCOL;
+        scene.member.on_joined(attempt, scene.now, &mut scene.rng, Err(code.into()));
+        assert_eq!(scene.all(), [Action::Fail(code)]);
+    }
+
+    #[test]
+    fn a_coordinator_that_moved_is_looked_up_and_a_loading_one_asked_again() {
+        let mut scene = Scene::new(Cooperative);
+        for (code, forgets) in [(ErrorCode::NOT_COORDINATOR, true), (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, false)] {
+            let Some(Action::Join { attempt, .. }) = scene.next() else { panic!("{code}") };
+            scene.member.on_joined(attempt, scene.now, &mut scene.rng, Err(code.into()));
+            assert_eq!(scene.next(), forgets.then_some(Action::ForgetCoordinator));
+            assert_eq!(scene.next(), None, "not before the back-off");
+            scene.pass(SECOND);
+        }
+        scene.join(1, &[0]);
+        scene.heartbeat(Err(ErrorCode::NOT_COORDINATOR.into()));
+        assert_eq!(scene.next(), Some(Action::ForgetCoordinator));
+        scene.pass(SECOND);
+        assert!(matches!(scene.next(), Some(Action::Heartbeat { .. })), "the membership is kept");
+    }
+
+    #[test]
+    fn a_sync_overtaken_by_another_rebalance_keeps_what_is_owned() {
+        let mut scene = Scene::stable(Cooperative, &[0, 1]);
+        scene.heartbeat(Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+        let Some(Action::Join { attempt, .. }) = scene.next() else { panic!() };
+        scene.joined(attempt, 2);
+        let Some(Action::Sync { attempt, .. }) = scene.next() else { panic!() };
+        scene.member.on_synced(attempt, scene.now, &mut scene.rng, Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+        assert!(matches!(scene.next(), Some(Action::Join { owned, .. }) if owned == tps(&[0, 1])));
+    }
+
+    #[test]
+    fn late_answers_are_ignored() {
+        let mut scene = Scene::new(Cooperative);
+        let Some(Action::Join { attempt: first, .. }) = scene.next() else { panic!() };
+        scene.member.on_joined(first, scene.now, &mut scene.rng, Err(Failure::NoAnswer));
+        scene.pass(SECOND);
+        let Some(Action::Join { attempt: second, .. }) = scene.next() else { panic!() };
+        scene.joined(first, 9);
+        assert_eq!(scene.next(), None, "the first join's answer is of an earlier life");
+        scene.joined(second, 10);
+        assert!(matches!(scene.next(), Some(Action::Sync { generation: 10, .. })));
+        scene.member.on_heartbeat(77, scene.now, &mut scene.rng, Err(ErrorCode::UNKNOWN_MEMBER_ID.into()));
+        scene.member.on_commit_refused(3, scene.now, &mut scene.rng, ErrorCode::ILLEGAL_GENERATION);
+        assert_eq!(scene.member.identity().1, 10);
+    }
+
+    #[test]
+    fn a_user_that_does_not_poll_leaves_and_comes_back_when_it_does() {
+        let mut scene = Scene::stable(Cooperative, &[0]);
+        scene.member.on_poll_timeout();
+        let expected = [Action::Leave { member_id: "me".into() }, Action::Lose { partitions: tps(&[0]) }];
+        assert_eq!(scene.all(), expected);
+        scene.pass(100 * SECOND);
+        assert_eq!(scene.next(), None);
+        scene.member.on_activity(scene.now);
+        assert!(matches!(scene.next(), Some(Action::Join { member_id, .. }) if member_id.is_empty()));
+    }
+
+    #[test]
+    fn closing_leaves_the_group_unless_the_member_is_static() {
+        let mut scene = Scene::stable(Cooperative, &[]);
+        scene.member.leave();
+        assert_eq!(scene.all(), [Action::Leave { member_id: "me".into() }]);
+        let mut scene = Scene::stable(Cooperative, &[]);
+        scene.member.settings.is_static = true;
+        scene.member.leave();
+        assert_eq!((scene.all(), scene.member.wake_at()), (vec![], None));
+    }
+
+    #[test]
+    fn a_refused_commit_of_this_generation_ends_the_membership() {
+        let mut scene = Scene::stable(Cooperative, &[0]);
+        scene.member.on_commit_refused(1, scene.now, &mut scene.rng, ErrorCode::UNKNOWN_MEMBER_ID);
+        assert_eq!(scene.next(), Some(Action::Lose { partitions: tps(&[0]) }));
+    }
+
+    #[test]
+    fn losing_the_membership_ends_a_revocation_that_is_under_way() {
+        let mut scene = Scene::stable(Cooperative, &[0, 1]);
+        scene.heartbeat(Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+        let actions = scene.join(2, &[0]);
+        let Action::Revoke { attempt, partitions } = &actions[0] else { panic!() };
+        scene.heartbeat(Err(ErrorCode::UNKNOWN_MEMBER_ID.into()));
+        assert_eq!(scene.next(), Some(Action::Lose { partitions: tps(&[0, 1]) }));
+        scene.member.on_revoked(*attempt, scene.now, partitions);
+        assert_eq!(scene.member.owned().count(), 0);
+    }
+}

@@ -1,0 +1,144 @@
+//! The handle: what can be done to a consumer while a read waits, from any task or thread.
+
+use std::sync::Arc;
+
+use milena_client::{Error, ErrorKind, TopicPartition};
+use tokio::sync::oneshot;
+
+use crate::commits::{OffsetAndMetadata, Offsets};
+use crate::driver::group::Command;
+use crate::partitions::PartitionState;
+use crate::reader::closed;
+use crate::shared::Shared;
+use crate::{Records, StartAt};
+
+/// Member and generation of a group's member, for what else speaks to the coordinator in its name (`ConsumerGroupMetadata`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupMetadata {
+    /// The group.
+    pub group: Arc<str>,
+    /// The id that the coordinator gave to this member; empty before it has joined.
+    pub member_id: Arc<str>,
+    /// The generation, −1 while not in the group.
+    pub generation: i32,
+    /// The `group.instance.id` of a static member.
+    pub instance_id: Option<Arc<str>>,
+}
+
+/// Pauses, seeks, acknowledges and commits for a [`Consumer`](crate::Consumer) while it reads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ConsumerHandle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl ConsumerHandle {
+    /// The partitions that are this consumer's now, those that it is about to give up included.
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.shared.partitions().assignment()
+    }
+
+    /// What is known of a partition without asking a broker; `None` if it is not this consumer's.
+    pub fn state(&self, partition: &TopicPartition) -> Option<PartitionState> {
+        self.shared.partitions().state(partition)
+    }
+
+    /// The offset of the next record that will be handed out; `None` while it is being looked up, or if the partition is not this
+    /// consumer's.
+    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.state(partition)?.position
+    }
+
+    /// Records between the position and the end of the log as the last answer told it; `None` before the first answer.
+    pub fn lag(&self, partition: &TopicPartition) -> Option<u64> {
+        let state = self.state(partition)?;
+        Some(u64::try_from(state.high_watermark? - state.position?).unwrap_or(0))
+    }
+
+    /// Hands out nothing of these partitions until [`resume`](Self::resume). What is fetched is kept.
+    pub fn pause(&self, partitions: &[TopicPartition]) {
+        self.shared.change(|table| table.pause(partitions));
+    }
+
+    /// Goes on with paused partitions.
+    pub fn resume(&self, partitions: &[TopicPartition]) {
+        self.shared.change(|table| table.resume(partitions));
+    }
+
+    /// Goes on reading there. What was fetched is dropped; what was handed out before counts no more, acknowledged or not: the next
+    /// commit says where the partition was sought to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotAssigned`] if the partition is not this consumer's.
+    pub fn seek(&self, partition: &TopicPartition, to: StartAt) -> Result<(), Error> {
+        let mut result = Ok(());
+        self.shared.change(|table| match table.seek(partition, to) {
+            Ok(waker) => waker,
+            Err(_) => {
+                let text = "only a partition that is assigned to this consumer can be sought.";
+                result = Err(Error::new(ErrorKind::NotAssigned, text).with_topic_partition(partition.clone()));
+                None
+            }
+        });
+        result
+    }
+
+    /// These records are done: their offsets may be committed. The same as [`Records::ack`].
+    pub fn ack(&self, records: &Records) {
+        records.ack();
+    }
+
+    /// Everything of the partition that was handed out and lies below `next_offset` is done.
+    pub fn ack_up_to(&self, partition: &TopicPartition, next_offset: i64) {
+        self.shared.ack_up_to(partition, next_offset);
+    }
+
+    /// Commits what has been acknowledged. Ready when the coordinator has it.
+    ///
+    /// # Errors
+    /// What the coordinator refuses for good; [`ErrorKind::Closed`]. Refusals that may pass are asked again, in order, for as long
+    /// as the partition is this member's; a partition that is lost meanwhile is left out. For a consumer without a group,
+    /// [`ErrorKind::Config`].
+    ///
+    /// # Cancel safety
+    /// Dropped, the commit goes on.
+    pub async fn commit(&self) -> Result<(), Error> {
+        self.ask_to_commit(None).await
+    }
+
+    /// Commits these offsets: where reading shall go on. What lies below counts as acknowledged.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit); [`ErrorKind::NotAssigned`] for a partition that is not this member's.
+    ///
+    /// # Cancel safety
+    /// Dropped, the commit goes on.
+    pub async fn commit_offsets(
+        &self,
+        offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
+    ) -> Result<(), Error> {
+        self.ask_to_commit(Some(offsets.into_iter().collect())).await
+    }
+
+    async fn ask_to_commit(&self, offsets: Option<Offsets>) -> Result<(), Error> {
+        let Some(group) = &self.shared.group else {
+            return Err(Error::new(ErrorKind::Config, "a consumer without a group has nowhere to commit to."));
+        };
+        let (reply, answer) = oneshot::channel();
+        group.send(Command::Commit { offsets, reply }).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Member id and generation. Empty for a consumer without a group.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    /// Nothing happens but a question.
+    pub async fn group_metadata(&self) -> Result<GroupMetadata, Error> {
+        let Some(group) = &self.shared.group else { return Ok(GroupMetadata::default()) };
+        let (reply, answer) = oneshot::channel();
+        group.send(Command::Identity { reply }).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())
+    }
+}
