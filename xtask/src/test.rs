@@ -24,21 +24,31 @@ const BOOTSTRAP: &str = "KAFKA_BOOTSTRAP_SERVERS";
 /// The variable that forbids a test to go without Kafka.
 const REQUIRE: &str = "MILENA_REQUIRE_KAFKA";
 
+/// The variable in which tests find this program, whose `kafka run` runs Java's tools for them.
+const XTASK: &str = "MILENA_XTASK";
+
 /// Kafka for the tests, stopped again when this is dropped, unless somebody else started it.
 pub(crate) struct TestKafka {
     bootstrap_servers: String,
+    this_program: String,
     ours: bool,
 }
 
 impl TestKafka {
     pub(crate) fn start() -> Result<Self> {
+        let this_program = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
+        let this_program = this_program.display().to_string();
         match std::env::var(BOOTSTRAP) {
             Ok(given) if !given.is_empty() => {
                 say(&format!("using the Kafka that {BOOTSTRAP} names: {given}"));
-                Ok(Self { bootstrap_servers: given, ours: false })
+                Ok(Self { bootstrap_servers: given, this_program, ours: false })
             }
             _ => match kafka::up(&Wanted { brokers: Some(3), ..Wanted::default() }) {
-                Ok(cluster) => Ok(Self { bootstrap_servers: cluster.bootstrap_servers(), ours: !cluster.was_running }),
+                Ok(cluster) => Ok(Self {
+                    bootstrap_servers: cluster.bootstrap_servers(),
+                    this_program,
+                    ours: !cluster.was_running,
+                }),
                 Err(problem) => {
                     // Half a cluster may be there.
                     let _ = kafka::down();
@@ -48,8 +58,8 @@ impl TestKafka {
         }
     }
 
-    fn environment(&self) -> [(&str, &str); 2] {
-        [(BOOTSTRAP, &self.bootstrap_servers), (REQUIRE, "1")]
+    fn environment(&self) -> [(&str, &str); 3] {
+        [(BOOTSTRAP, &self.bootstrap_servers), (REQUIRE, "1"), (XTASK, &self.this_program)]
     }
 }
 

@@ -54,9 +54,10 @@ pub(crate) fn resolved(kafka_dir: &Path, version: &str) -> Option<PathBuf> {
 /// A copy of the pom: written last, so it stands for a folder that is complete and still wanted.
 const RESOLVED: &str = "resolved-pom.xml";
 
-/// Broker, command line tools and Streams. `kafka-tools-api` is left out because it is not published for every
-/// release and nothing here needs it; `log4j-slf4j-impl` is added because the broker is silent without a binder, and
-/// the one that releases before 4.0 bring along is left out, because it would be chosen and knows no settings.
+/// Broker, command line tools and Streams. `kafka-tools-api`, which holds one interface of the console producer, lags
+/// behind the others on Maven Central, so it comes from one release that has it, whatever the broker's is. `log4j-slf4j-impl` is
+/// added because the broker is silent without a binder, and the one that releases before 4.0 bring along is left out,
+/// because it would be chosen and knows no settings.
 fn pom(version: &str) -> String {
     let exclusions = "<exclusions>\
         <exclusion><groupId>org.apache.kafka</groupId><artifactId>kafka-tools-api</artifactId></exclusion>\
@@ -67,6 +68,7 @@ fn pom(version: &str) -> String {
         ("org.apache.kafka", "kafka_2.13", version, exclusions),
         ("org.apache.kafka", "kafka-tools", version, exclusions),
         ("org.apache.kafka", "kafka-streams", version, exclusions),
+        ("org.apache.kafka", "kafka-tools-api", "4.2.0", ""),
         ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4", ""),
     ] {
         dependencies.push_str(&format!(
@@ -99,6 +101,6 @@ mod tests {
         let pom = pom("3.9.1");
         assert_eq!(pom.matches("<version>3.9.1</version>").count(), 3);
         assert!(pom.contains("log4j-slf4j-impl"));
-        assert_eq!(pom.matches("kafka-tools-api").count(), 3, "excluded wherever it is asked for");
+        assert_eq!(pom.matches("kafka-tools-api").count(), 4, "excluded wherever it is asked for, and added once");
     }
 }

@@ -4,8 +4,7 @@
 
 use std::collections::VecDeque;
 
-use milena::Client;
-use milena_producer::{Delivery, Producer, Record};
+use milena::{Client, Delivery, Producer, Record};
 use spine::{Arguments, Measurement, PARTITIONS, Partitioning, TOPIC, WINDOW, value, write_key};
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,0 +1,34 @@
+//! Java's own tools, which say what a Java program would see.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+/// Runs a class of Kafka's class path (`cargo xtask kafka run`) with `input` on its standard input, and returns its standard output.
+///
+/// It takes the time of a JVM to start, about a second; call it from a thread that may block.
+///
+/// # Panics
+/// When it fails; what it said is in the test's output.
+pub fn java_tool(class: &str, arguments: &[&str], input: &str) -> String {
+    let mut command = match std::env::var_os("MILENA_XTASK") {
+        Some(xtask) => Command::new(xtask),
+        None => {
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+            cargo.args(["run", "--quiet", "--package", "xtask", "--"]);
+            cargo
+        }
+    };
+    let mut tool = command
+        .args(["kafka", "run", class])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("xtask is built, since cargo xtask test runs this test");
+    // Dropped after the write, which closes it. Inputs of tests are smaller than a pipe, so nobody waits for anybody.
+    tool.stdin.take().expect("it was asked for").write_all(input.as_bytes()).expect("the tool reads its input");
+    let output = tool.wait_with_output().expect("the tool ends");
+    assert!(output.status.success(), "{class} {arguments:?} ended with {}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
