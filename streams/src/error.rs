@@ -2,20 +2,6 @@
 
 use std::fmt;
 
-/// Bytes that are not what a serde expects, or a value that cannot be written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct SerdeError {
-    message: String,
-}
-
-impl SerdeError {
-    /// An error with this sentence. Leave the data itself out of it: errors end up in logs.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
-    }
-}
-
 /// A topology that cannot be built: the sentence names the operator and what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

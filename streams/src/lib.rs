@@ -25,9 +25,10 @@ mod test_driver;
 mod topology;
 
 pub use dsl::{Consumed, Grouped, KGrouped, KStream, KTable, Materialized, Produced, StreamsBuilder, Topics};
-pub use error::{ProcessingError, SerdeError, TopologyError};
+pub use error::{ProcessingError, TopologyError};
+pub use milena_client::SerializeError;
 pub use processor::Emit;
 pub use record::{Headers, Record};
-pub use serde::{BytesSerde, DefaultSerde, I64Serde, NullableSerde, Serde, StringSerde, UnitSerde};
+pub use serde::{DefaultSerde, NullableSerde, Serde, UnitSerde};
 pub use test_driver::{StoreView, TestDriverBuilder, TopologyTestDriver};
 pub use topology::Topology;

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use milena_client::{
+    Deserializer, SerializeError, Serializer,
+    serde::{Long, Raw, Text},
+};
 
-use crate::error::SerdeError;
 
 /// Writes and reads values of `T`. It is a value, not an impl on `T`, so that foreign types can have one.
+///
+/// Every `Serializer<T>` that is also a `Deserializer<T>` is one; only a serde that knows null implements this itself.
 pub trait Serde<T>: Send + Sync + 'static {
     /// Appends the bytes of `value`, which is not null, to `out`. `topic` is where they go: for a store, its changelog.
-    fn encode(&self, topic: &str, value: &T, out: &mut Vec<u8>) -> Result<(), SerdeError>;
+    fn encode(&self, topic: &str, value: &T, out: &mut Vec<u8>) -> Result<(), SerializeError>;
 
     /// Reads a value. `raw` lies within `owner`: a type that is a slice of the record (and only that) keeps
     /// `owner.slice_ref(raw)`; every other type ignores `owner` and so pays no reference count.
-    fn decode(&self, topic: &str, raw: &[u8], owner: &Bytes) -> Result<T, SerdeError>;
+    fn decode(&self, topic: &str, raw: &[u8], owner: &Bytes) -> Result<T, SerializeError>;
 
     /// Whether `value` is written as null. Only types with a null (`Option<T>`, `()`) say yes.
     fn is_null(&self, _value: &T) -> bool {
@@ -45,83 +50,35 @@ pub(crate) fn default_serde<T: DefaultSerde>() -> SharedSerde<T> {
     Arc::new(T::Serde::default())
 }
 
+/// One pair of traits serves producer, consumer and Streams.
+impl<T, S: Serializer<T> + Deserializer<T> + 'static> Serde<T> for S {
+    fn encode(&self, topic: &str, value: &T, out: &mut Vec<u8>) -> Result<(), SerializeError> {
+        self.serialize(topic, value, out)
+    }
+
+    fn decode(&self, topic: &str, raw: &[u8], owner: &Bytes) -> Result<T, SerializeError> {
+        self.deserialize(topic, raw, owner)
+    }
+}
+
 /// UTF-8 text (Java: `Serdes.String`).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StringSerde;
-
-impl Serde<String> for StringSerde {
-    fn encode(&self, _topic: &str, value: &String, out: &mut Vec<u8>) -> Result<(), SerdeError> {
-        out.extend_from_slice(value.as_bytes());
-        Ok(())
-    }
-
-    fn decode(&self, _topic: &str, raw: &[u8], _owner: &Bytes) -> Result<String, SerdeError> {
-        match std::str::from_utf8(raw) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(error) => Err(SerdeError::new(format!("not UTF-8 text: {error}; read it as Vec<u8>, or give a serde"))),
-        }
-    }
-}
-
 impl DefaultSerde for String {
-    type Serde = StringSerde;
+    type Serde = Text;
 }
 
-/// A 64-bit integer, big-endian, eight bytes (Java: `Serdes.Long`).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct I64Serde;
-
-impl Serde<i64> for I64Serde {
-    fn encode(&self, _topic: &str, value: &i64, out: &mut Vec<u8>) -> Result<(), SerdeError> {
-        out.extend_from_slice(&value.to_be_bytes());
-        Ok(())
-    }
-
-    fn decode(&self, _topic: &str, raw: &[u8], _owner: &Bytes) -> Result<i64, SerdeError> {
-        match raw.try_into() {
-            Ok(bytes) => Ok(i64::from_be_bytes(bytes)),
-            Err(_) => Err(SerdeError::new(format!("an i64 has 8 bytes, these are {}", raw.len()))),
-        }
-    }
-}
-
+/// Eight bytes, big-endian (Java: `Serdes.Long`).
 impl DefaultSerde for i64 {
-    type Serde = I64Serde;
+    type Serde = Long;
 }
 
 /// Bytes as they are (Java: `Serdes.ByteArray`).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct BytesSerde;
-
-impl Serde<Vec<u8>> for BytesSerde {
-    fn encode(&self, _topic: &str, value: &Vec<u8>, out: &mut Vec<u8>) -> Result<(), SerdeError> {
-        out.extend_from_slice(value);
-        Ok(())
-    }
-
-    fn decode(&self, _topic: &str, raw: &[u8], _owner: &Bytes) -> Result<Vec<u8>, SerdeError> {
-        Ok(raw.to_vec())
-    }
-}
-
 impl DefaultSerde for Vec<u8> {
-    type Serde = BytesSerde;
+    type Serde = Raw;
 }
 
 /// Bytes as they are, without a copy: a slice of the batch they came in, which they keep in memory.
-impl Serde<Bytes> for BytesSerde {
-    fn encode(&self, _topic: &str, value: &Bytes, out: &mut Vec<u8>) -> Result<(), SerdeError> {
-        out.extend_from_slice(value);
-        Ok(())
-    }
-
-    fn decode(&self, _topic: &str, raw: &[u8], owner: &Bytes) -> Result<Bytes, SerdeError> {
-        Ok(owner.slice_ref(raw))
-    }
-}
-
 impl DefaultSerde for Bytes {
-    type Serde = BytesSerde;
+    type Serde = Raw;
 }
 
 /// "I do not look at it": reads anything, null too, and writes null (Java: `Serdes.Void`, which refuses to read bytes).
@@ -129,11 +86,11 @@ impl DefaultSerde for Bytes {
 pub struct UnitSerde;
 
 impl Serde<()> for UnitSerde {
-    fn encode(&self, _topic: &str, _value: &(), _out: &mut Vec<u8>) -> Result<(), SerdeError> {
+    fn encode(&self, _topic: &str, _value: &(), _out: &mut Vec<u8>) -> Result<(), SerializeError> {
         Ok(())
     }
 
-    fn decode(&self, _topic: &str, _raw: &[u8], _owner: &Bytes) -> Result<(), SerdeError> {
+    fn decode(&self, _topic: &str, _raw: &[u8], _owner: &Bytes) -> Result<(), SerializeError> {
         Ok(())
     }
 
@@ -162,11 +119,11 @@ impl<S> NullableSerde<S> {
 }
 
 impl<T: Send + 'static, S: Serde<T>> Serde<Option<T>> for NullableSerde<S> {
-    fn encode(&self, topic: &str, value: &Option<T>, out: &mut Vec<u8>) -> Result<(), SerdeError> {
+    fn encode(&self, topic: &str, value: &Option<T>, out: &mut Vec<u8>) -> Result<(), SerializeError> {
         value.as_ref().map_or(Ok(()), |value| self.0.encode(topic, value, out))
     }
 
-    fn decode(&self, topic: &str, raw: &[u8], owner: &Bytes) -> Result<Option<T>, SerdeError> {
+    fn decode(&self, topic: &str, raw: &[u8], owner: &Bytes) -> Result<Option<T>, SerializeError> {
         self.0.decode(topic, raw, owner).map(Some)
     }
 
@@ -219,7 +176,7 @@ mod tests {
         let owner = Bytes::from_static(&[0xff]);
         assert_eq!(
             default_serde::<i64>().decode("t", &owner, &owner).unwrap_err().to_string(),
-            "an i64 has 8 bytes, these are 1"
+            "a 64-bit integer has 8 bytes, here are 1: is it another type?"
         );
         assert!(
             default_serde::<String>().decode("t", &owner, &owner).unwrap_err().to_string().starts_with("not UTF-8")

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use milena_client::SerializeError;
 
 use crate::{
-    error::{ProcessingError, SerdeError},
+    error::ProcessingError,
     processor::{Driver, Flow, Outgoing, Part},
     record::{Headers, Record},
     serde::{DefaultSerde, Serde as _},
@@ -133,13 +134,30 @@ impl TopologyTestDriver {
         self.run()
     }
 
+    /// Sends many records without key at the driver's time, and runs the topology once.
+    pub fn pipe_values<'a>(
+        &mut self,
+        topic: &str,
+        values: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), ProcessingError> {
+        let id = self.topic(topic)?;
+        if self.reader(id).is_none() {
+            return Err(self.refuse(topic, "the topology does not read this topic"));
+        }
+        for value in values {
+            self.capture.push(id, None, Some(value), self.now_ms, &Headers::default());
+        }
+        self.capture.sent[id.0].piped = true;
+        self.run()
+    }
+
     /// The next record that was written to a topic, oldest first; `None` if there is none.
     pub fn read_output<K: DefaultSerde, V: DefaultSerde>(
         &mut self,
         topic: &str,
-    ) -> Result<Option<Record<K, V>>, SerdeError> {
+    ) -> Result<Option<Record<K, V>>, SerializeError> {
         let Ok(id) = self.topic(topic) else {
-            return Err(SerdeError::new(format!("the topology has no topic {topic}: see Topology::describe")));
+            return Err(SerializeError::new(format!("the topology has no topic {topic}: see Topology::describe")));
         };
         let queue = &mut self.outputs[id.0];
         let Some((owner, entry, headers)) = queue.first() else { return Ok(None) };
@@ -154,7 +172,7 @@ impl TopologyTestDriver {
     }
 
     /// Keys and values of all records that were written to a topic and not read yet.
-    pub fn read_all<K: DefaultSerde, V: DefaultSerde>(&mut self, topic: &str) -> Result<Vec<(K, V)>, SerdeError> {
+    pub fn read_all<K: DefaultSerde, V: DefaultSerde>(&mut self, topic: &str) -> Result<Vec<(K, V)>, SerializeError> {
         let mut all = Vec::new();
         while let Some(Record { key, value, .. }) = self.read_output(topic)? {
             all.push((key, value));
@@ -270,7 +288,7 @@ pub struct StoreView<'a> {
 
 impl StoreView<'_> {
     /// The value of a key: `store.get::<String, i64>("word")?`.
-    pub fn get<K: DefaultSerde, V: DefaultSerde>(&self, key: impl Into<K>) -> Result<Option<V>, SerdeError> {
+    pub fn get<K: DefaultSerde, V: DefaultSerde>(&self, key: impl Into<K>) -> Result<Option<V>, SerializeError> {
         let mut bytes = Vec::new();
         K::Serde::default().encode(&self.store.name, &key.into(), &mut bytes)?;
         let Some((value, _)) = self.store.kv.get(&bytes) else { return Ok(None) };
@@ -278,7 +296,7 @@ impl StoreView<'_> {
     }
 
     /// All entries, in the order in which their keys were first written.
-    pub fn entries<K: DefaultSerde, V: DefaultSerde>(&self) -> Result<Vec<(K, V)>, SerdeError> {
+    pub fn entries<K: DefaultSerde, V: DefaultSerde>(&self) -> Result<Vec<(K, V)>, SerializeError> {
         let entry = |update: crate::store::Update<'_>| {
             let key = Bytes::copy_from_slice(update.key);
             let value = update.value.map(Bytes::copy_from_slice).unwrap_or_default();
@@ -298,13 +316,13 @@ impl StoreView<'_> {
     }
 }
 
-fn decode<T: DefaultSerde>(topic: &str, raw: Option<&[u8]>, owner: &Bytes) -> Result<T, SerdeError> {
+fn decode<T: DefaultSerde>(topic: &str, raw: Option<&[u8]>, owner: &Bytes) -> Result<T, SerializeError> {
     let serde = T::Serde::default();
     match raw {
         Some(raw) => serde.decode(topic, raw, owner),
         None => serde
             .decode_null()
-            .ok_or_else(|| SerdeError::new(format!("{topic} holds a null here: read it as Option or ()"))),
+            .ok_or_else(|| SerializeError::new(format!("{topic} holds a null here: read it as Option or ()"))),
     }
 }
 

@@ -202,7 +202,7 @@ fn bad_bytes_name_the_record_but_not_its_content() {
     driver.pipe_input::<String, i64>("in", "fine", 1).unwrap();
     assert_eq!(
         driver.pipe_bytes("in", Some(b"k"), Some(b"secret"), 0).unwrap_err().to_string(),
-        "KSTREAM-SOURCE-0000000000 at in-0@1: the record's value: an i64 has 8 bytes, these are 6"
+        "KSTREAM-SOURCE-0000000000 at in-0@1: the record's value: a 64-bit integer has 8 bytes, here are 6: is it another type?"
     );
     let mut driver = TopologyTestDriver::new(&topology);
     let error = driver.pipe_bytes("in", None, Some(&[0; 8]), 0).unwrap_err().to_string();
