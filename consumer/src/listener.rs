@@ -21,6 +21,13 @@ pub trait RebalanceListener: Send + Sync + 'static {
         Box::pin(async {})
     }
 
+    /// These partitions are about to be given up, as soon as what was handed out of them is acknowledged (or it took too long):
+    /// for whoever acknowledges by committing now and then, and should do so at once. Must not block; calls of the other methods may
+    /// be under way.
+    fn on_revoking(&self, partitions: &[TopicPartition]) {
+        let _ = partitions;
+    }
+
     /// These partitions go to another member when this returns. No more records of them are handed out; what was handed out has been
     /// acknowledged and committed, as far as it was done in time. What this commits for them still counts.
     fn on_revoked<'a>(&'a self, partitions: &'a [TopicPartition], consumer: &'a ConsumerHandle) -> ListenerFuture<'a> {

@@ -580,6 +580,7 @@ impl Driver {
         let patience = self.config.max_poll_interval.saturating_sub(REVOKE_RESERVE);
         let deadline = now + patience;
         self.shared.change(|table| table.begin_revoke(&partitions));
+        self.listener.revoking(&partitions);
         let shared = self.shared.clone();
         let asked = partitions.clone();
         self.revocation = Some(Revocation { attempt, partitions, deadline, step: Step::Draining });

@@ -23,8 +23,8 @@ struct Call {
 }
 
 /// The way to the listener, if there is one.
-#[derive(Debug, Clone)]
-pub(crate) struct Calls(Option<mpsc::UnboundedSender<Call>>);
+#[derive(Clone)]
+pub(crate) struct Calls(Option<(mpsc::UnboundedSender<Call>, Arc<dyn RebalanceListener>)>);
 
 impl Calls {
     /// Starts the listener's task on `runtime`. It ends when the last clone of the result is dropped.
@@ -35,6 +35,7 @@ impl Calls {
     ) -> Self {
         let Some(listener) = listener else { return Self(None) };
         let (sender, mut calls) = mpsc::unbounded_channel::<Call>();
+        let kept = listener.clone();
         #[expect(
             clippy::disallowed_methods,
             reason = "the user's code belongs on the user's runtime, not on the client's"
@@ -49,12 +50,19 @@ impl Calls {
                 let _ = call.done.send(());
             }
         });
-        Self(Some(sender))
+        Self(Some((sender, kept)))
     }
 
     /// Whether there is a listener.
     pub(crate) fn is_some(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Tells the listener at once that a revocation begins.
+    pub(crate) fn revoking(&self, partitions: &[TopicPartition]) {
+        if let Some((_, listener)) = &self.0 {
+            listener.on_revoking(partitions);
+        }
     }
 
     /// Calls the listener, after all calls before; ready when it has returned, or if there is none (any more: it has panicked).
@@ -63,7 +71,7 @@ impl Calls {
         kind: Kind,
         partitions: Vec<TopicPartition>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let done = self.0.as_ref().and_then(|calls| {
+        let done = self.0.as_ref().and_then(|(calls, _)| {
             let (done, waiting) = oneshot::channel();
             calls.send(Call { kind, partitions, done }).ok().map(|()| waiting)
         });
