@@ -10,8 +10,19 @@ pub use milena_client::{
     TopicInterest, TopicPartition, WallClock,
 };
 pub use milena_client::{Deserializer, SerializeError, Serializer, serde};
+pub use milena_consumer::{
+    Assignment, Assignments, Assignor, AssignorError, Consumer, ConsumerBuilder, ConsumerHandle, CooperativeSticky,
+    GroupMetadata, Headers, ListenerFuture, Member, OffsetAndMetadata, OffsetReset, OwnedRecord as OwnedConsumerRecord,
+    PartitionConsumer, PartitionConsumerBuilder, PartitionRecords, PartitionState, RebalanceListener,
+    RebalanceProtocol, RecordRef, Records, RecordsIter, StartAt, Subscription, TopicSizes,
+};
 pub use milena_producer::{
     Acks, Appended, AsRecord, Choice, ClusterView, Compression, Delivery, Header, Murmur2, OwnedRecord, Partitioner,
     Placed, ProduceError, Producer, ProducerBuilder, Record, RecordView, Unplaced, murmur2_partition,
 };
 pub use milena_protocol::{ApiKey, ErrorCode};
+
+/// Streams: a DSL like Kafka Streams', topologies, a driver to test them, and the runtime.
+pub mod streams {
+    pub use milena_streams::*;
+}

@@ -47,3 +47,45 @@ impl std::error::Error for ProcessingError {}
 
 /// A failure on the record path: boxed, so that the good path returns eight bytes.
 pub(crate) type Failure = Box<ProcessingError>;
+
+/// Why an application stopped, or did not start.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamsError {
+    /// The topology cannot be built.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// A record could not be processed.
+    #[error("{0}. The record was not committed: repair the application or the topic, and start again.")]
+    Processing(ProcessingError),
+    /// The cluster refused, or could not be reached in time.
+    #[error("{doing}: {source}")]
+    Client {
+        /// What the application was about to do.
+        doing: String,
+        /// What the client says.
+        source: milena_client::Error,
+    },
+    /// An internal topic is there, but not as this topology needs it.
+    #[error("{0}")]
+    InternalTopic(String),
+    /// A stream thread panicked, most likely in an operator's closure.
+    #[error("a stream thread panicked: its message is on standard error")]
+    Panicked,
+    /// `close` ran out of time.
+    #[error("{0}")]
+    Close(String),
+}
+
+impl StreamsError {
+    pub(crate) fn client(doing: impl Into<String>) -> impl FnOnce(milena_client::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Client { doing, source }
+    }
+}
+
+impl From<Failure> for StreamsError {
+    fn from(failure: Failure) -> Self {
+        Self::Processing(*failure)
+    }
+}

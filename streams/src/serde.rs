@@ -8,7 +8,6 @@ use milena_client::{
     serde::{Long, Raw, Text},
 };
 
-
 /// Writes and reads values of `T`. It is a value, not an impl on `T`, so that foreign types can have one.
 ///
 /// Every `Serializer<T>` that is also a `Deserializer<T>` is one; only a serde that knows null implements this itself.

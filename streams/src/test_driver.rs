@@ -146,8 +146,8 @@ impl TopologyTestDriver {
         }
         for value in values {
             self.capture.push(id, None, Some(value), self.now_ms, &Headers::default());
+            self.capture.sent[id.0].piped = true;
         }
-        self.capture.sent[id.0].piped = true;
         self.run()
     }
 

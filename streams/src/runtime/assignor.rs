@@ -40,7 +40,9 @@ impl Assignor for TaskAssignor {
         let mut tasks: BTreeMap<TaskId, Vec<TopicPartition>> = BTreeMap::new();
         for (topic, sub_topology) in &self.sources {
             let Some(size) = topics.get(topic) else {
-                return Err(AssignorError(format!("the source topic {topic} is gone: create it again, or close the application")));
+                return Err(AssignorError(format!(
+                    "the source topic {topic} is gone: create it again, or close the application"
+                )));
             };
             for partition in 0..*size {
                 let id = TaskId { sub_topology: *sub_topology, partition };
@@ -158,8 +160,14 @@ mod tests {
     fn topics_of_a_sub_topology_are_assigned_together() {
         let all = assignor().assign(&sizes(3, 2, 3), &[member("a", -1, vec![]), member("b", -1, vec![])]).unwrap();
         let all = by_member(&all);
-        assert_eq!((tasks(&all["a"]), tasks(&all["b"])), (vec!["0_0".into(), "0_2".into(), "1_1".into()], vec!["0_1".to_owned(), "1_0".into(), "1_2".into()]));
-        assert!(all["b"].contains(&TopicPartition::new("lines", 1)) && all["b"].contains(&TopicPartition::new("more-lines", 1)));
+        assert_eq!(
+            (tasks(&all["a"]), tasks(&all["b"])),
+            (vec!["0_0".into(), "0_2".into(), "1_1".into()], vec!["0_1".to_owned(), "1_0".into(), "1_2".into()])
+        );
+        assert!(
+            all["b"].contains(&TopicPartition::new("lines", 1))
+                && all["b"].contains(&TopicPartition::new("more-lines", 1))
+        );
         assert_eq!(all.values().map(Vec::len).sum::<usize>(), 8);
     }
 
@@ -172,7 +180,10 @@ mod tests {
         assert!(two["b"].is_empty(), "still read by a");
         let members = [member("a", 2, two["a"].clone()), member("b", 2, vec![])];
         let three = by_member(&assignor().assign(&sizes(2, 2, 2), &members).unwrap());
-        assert_eq!((tasks(&three["a"]), tasks(&three["b"])), (vec!["0_0".into(), "0_1".into()], vec!["1_0".to_owned(), "1_1".into()]));
+        assert_eq!(
+            (tasks(&three["a"]), tasks(&three["b"])),
+            (vec!["0_0".into(), "0_1".into()], vec!["1_0".to_owned(), "1_1".into()])
+        );
     }
 
     #[test]
@@ -214,7 +225,10 @@ mod tests {
                     let next = by_member(&assignor().assign(&sizes, &members).unwrap());
                     for (id, partitions) in &next {
                         for (other, held) in owned.iter().filter(|(other, _)| *other != id) {
-                            assert!(partitions.iter().all(|p| !held.contains(p)), "seed {seed}: {id} gets what {other} reads");
+                            assert!(
+                                partitions.iter().all(|p| !held.contains(p)),
+                                "seed {seed}: {id} gets what {other} reads"
+                            );
                         }
                     }
                     owned = next;
@@ -224,7 +238,11 @@ mod tests {
                 assert_eq!(counts.iter().sum::<usize>(), total, "seed {seed}: every task once");
                 assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "seed {seed}: {counts:?}");
                 let members: Vec<Member> = owned.iter().map(|(id, p)| member(id, generation, p.clone())).collect();
-                assert_eq!(by_member(&assignor().assign(&sizes, &members).unwrap()), owned, "seed {seed}: nothing moves again");
+                assert_eq!(
+                    by_member(&assignor().assign(&sizes, &members).unwrap()),
+                    owned,
+                    "seed {seed}: nothing moves again"
+                );
             }
         }
     }

@@ -73,7 +73,11 @@ impl TopicNames {
 
     /// The internal topics, given the partitions of the user's source topics. A repartition topic has as many as the
     /// largest source of the sub-topologies that write it, a changelog as many as its store has tasks.
-    pub(crate) fn internal_topics(&self, topology: &Topology, user_sizes: &BTreeMap<Arc<str>, i32>) -> Vec<InternalTopic> {
+    pub(crate) fn internal_topics(
+        &self,
+        topology: &Topology,
+        user_sizes: &BTreeMap<Arc<str>, i32>,
+    ) -> Vec<InternalTopic> {
         let mut sizes: BTreeMap<TopicId, i32> = BTreeMap::new();
         for (id, topic) in topology.topics().iter().enumerate() {
             if let Some(size) = user_sizes.get(&topic.name).filter(|_| topic.role == TopicRole::User) {

@@ -66,12 +66,13 @@ pub(crate) struct Task {
     heads: Vec<i64>,
     /// Bytes in record caches at which `process` asks for a commit.
     cache_bound: usize,
+    processed: u64,
 }
 
 impl Task {
     pub(crate) fn new(id: TaskId, core: Core, sources: Vec<Box<dyn RawPush>>, inputs: Vec<Input>) -> Self {
         let heads = vec![i64::MAX; inputs.len()];
-        Self { id, core, sources, inputs, heads, cache_bound: usize::MAX }
+        Self { id, core, sources, inputs, heads, cache_bound: usize::MAX, processed: 0 }
     }
 
     pub(crate) fn id(&self) -> TaskId {
@@ -102,7 +103,8 @@ impl Task {
     }
 
     /// Largest record timestamp seen in milliseconds; −1 before the first.
-    pub(crate) fn stream_time(&self) -> i64 {
+    #[cfg(test)]
+    fn stream_time(&self) -> i64 {
         self.core.stream_time
     }
 
@@ -116,6 +118,11 @@ impl Task {
         let queue = &mut self.inputs[input].queue;
         queue.push(block);
         self.heads[input] = queue.head();
+    }
+
+    /// Input records processed so far.
+    pub(crate) fn processed(&self) -> u64 {
+        self.processed
     }
 
     /// Whether input waits.
@@ -133,7 +140,7 @@ impl Task {
     pub(crate) fn process(&mut self, driver: &mut dyn Driver, mut budget: usize) -> Step<Progress> {
         loop {
             let Some((input, limit)) = choose(&self.heads) else { return Ok(Progress::Idle) };
-            let Self { core, sources, inputs, heads, .. } = self;
+            let Self { core, sources, inputs, heads, processed, .. } = self;
             let Input { name, source, queue, next_offset, .. } = &mut inputs[input];
             let source = &mut sources[*source];
             core.position = Position { topic: Some(name.clone()), offset: 0 };
@@ -161,8 +168,8 @@ impl Task {
                     headers,
                 };
                 source.push_raw(&mut Cx { core, driver }, record)?;
-                *next_offset = Some(entry.offset + 1);
-                queue.pop();
+                *next_offset = queue.pop();
+                *processed += 1;
                 heads[input] = queue.head();
                 // Stores hold few bytes each record, so it is enough to look now and then.
                 if budget.is_multiple_of(64) && core.cached_bytes() >= self.cache_bound {

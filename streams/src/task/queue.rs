@@ -15,6 +15,8 @@ const FULL: usize = 1 << 20;
 pub(crate) struct Block {
     bytes: Bytes,
     entries: Vec<Entry>,
+    /// The offset behind the block: behind its last record, or farther where the log has a hole.
+    end: i64,
     /// Headers of the few records that have some, by position, in order.
     headers: VecDeque<(usize, Headers)>,
 }
@@ -92,8 +94,14 @@ impl BlockBuilder {
 
     /// The block; the builder is empty again.
     pub(crate) fn finish(&mut self) -> Block {
+        let end = self.entries.last().map_or(0, |entry| entry.offset + 1);
+        self.finish_to(end)
+    }
+
+    /// As `finish`, for records behind which the log goes on at `end`.
+    pub(crate) fn finish_to(&mut self, end: i64) -> Block {
         let Self { bytes, entries, headers } = std::mem::take(self);
-        Block { bytes: bytes.into(), entries, headers }
+        Block { bytes: bytes.into(), entries, end, headers }
     }
 }
 
@@ -127,16 +135,19 @@ impl PartitionQueue {
         Some((&block.bytes, block.entries[self.next], headers))
     }
 
-    /// Drops the first record.
-    pub(crate) fn pop(&mut self) {
-        let Some(block) = self.blocks.front_mut() else { return };
+    /// Drops the first record. Returns the offset at which the log goes on.
+    pub(crate) fn pop(&mut self) -> Option<i64> {
+        let block = self.blocks.front_mut()?;
         if block.headers.front().is_some_and(|(at, _)| *at == self.next) {
             block.headers.pop_front();
         }
+        let (offset, end) = (block.entries[self.next].offset + 1, block.end);
         self.next += 1;
-        if self.next == block.entries.len() {
-            self.blocks.pop_front();
-            self.next = 0;
+        if self.next < block.entries.len() {
+            return Some(offset);
         }
+        self.blocks.pop_front();
+        self.next = 0;
+        Some(end)
     }
 }

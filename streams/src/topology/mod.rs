@@ -99,6 +99,16 @@ impl Topology {
         &self.inner.graph.stores[store.0]
     }
 
+    /// Topics that it writes: sinks and changelogs.
+    pub(crate) fn written_topics(&self) -> Vec<TopicId> {
+        let graph = &self.inner.graph;
+        let sinks = graph.nodes.iter().filter_map(|node| match node.kind {
+            Kind::Sink(topic) => Some(topic),
+            Kind::Source(_) | Kind::Processor => None,
+        });
+        sinks.chain(graph.stores.iter().filter_map(|store| store.changelog)).collect()
+    }
+
     /// Builds a task with empty stores.
     pub(crate) fn task(&self, id: TaskId, seed: u64) -> Result<Task, TopologyError> {
         let sub = &self.inner.subs[id.sub_topology];

@@ -1,0 +1,280 @@
+//! `KafkaStreams` on the in-process cluster: in memory, under a paused clock.
+
+#![expect(clippy::disallowed_methods, reason = "a test waits by the paused clock")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use milena_client::{Client, TopicPartition, WallClock};
+use milena_consumer::{PartitionConsumer, StartAt};
+use milena_producer::{Producer, Record};
+use milena_streams::{KafkaStreams, RunningStreams, StreamsBuilder, StreamsConfig, StreamsState, Topology};
+use milena_testkit::{Cluster, ClusterBuilder};
+use tokio::{runtime::Handle, time::Instant};
+
+const LINES: &str = "text-lines-topic";
+const COUNTS: &str = "word-counts-output-topic";
+
+fn word_count() -> Topology {
+    let b = StreamsBuilder::new();
+    b.stream::<(), String>(LINES)
+        .flat_map_values_with(|line: &String, emit| {
+            line.split(' ').filter(|word| !word.is_empty()).for_each(|word| emit.push(word.to_owned()));
+        })
+        .group_by(|_, word| word.clone())
+        .count("word-counts")
+        .to_stream()
+        .to(COUNTS);
+    b.build().unwrap()
+}
+
+fn cluster(partitions: i32) -> ClusterBuilder {
+    Cluster::builder().topic(LINES, partitions).topic(COUNTS, partitions)
+}
+
+async fn client(cluster: &Cluster, seed: u64) -> Client {
+    let clock = WallClock::from_fn(|| milena_testkit::WALL_CLOCK_BASE_MS);
+    Client::builder(cluster.bootstrap_servers())
+        .simulation(Handle::current())
+        .seed(seed)
+        .connector(cluster.connector())
+        .resolver(cluster.resolver())
+        .wall_clock(clock)
+        .connect()
+        .await
+        .unwrap()
+}
+
+fn config() -> StreamsConfig {
+    StreamsConfig::new("app").commit_interval(Duration::from_secs(1))
+}
+
+/// Random lines, and a plain count of their words.
+fn text(seed: u64, lines: usize) -> (Vec<String>, BTreeMap<String, i64>) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut plain = BTreeMap::new();
+    let lines = (0..lines).map(|_| {
+        let words: Vec<String> =
+            (0..rng.usize(0..12)).map(|_| format!("w{}", 300_f64.powf(rng.f64()) as u32)).collect();
+        for word in &words {
+            *plain.entry(word.clone()).or_default() += 1;
+        }
+        words.join(" ")
+    });
+    (lines.collect(), plain)
+}
+
+async fn load(client: &Client, lines: &[String]) {
+    let producer = Producer::builder(client).build().await.unwrap();
+    for line in lines {
+        let _ = producer.send(&Record::to(LINES).value(line)).await.unwrap();
+    }
+    producer.close(Instant::now() + Duration::from_secs(30)).await.unwrap();
+}
+
+/// Waits until everything that is in the topics is counted and committed.
+async fn caught_up(streams: &RunningStreams, partitions: usize) {
+    for _ in 0..600 {
+        let left = streams.uncommitted_records().await.unwrap();
+        if left.len() == partitions && left.values().all(|left| *left == 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("not caught up: {:?} {:?}", streams.state(), streams.uncommitted_records().await);
+}
+
+/// The last count of each word, and how many records say so.
+async fn counts(client: &Client, topic: &str, partitions: i32) -> (BTreeMap<String, i64>, usize) {
+    let ends = client
+        .admin()
+        .list_offsets(
+            &(0..partitions)
+                .map(|p| (TopicPartition::new(topic, p), milena_client::OffsetSpec::Latest))
+                .collect::<Vec<_>>(),
+        )
+        .await
+        .unwrap();
+    let total: i64 = ends.values().flatten().sum();
+    let mut reader =
+        PartitionConsumer::builder(client).assign(topic, 0..partitions, StartAt::Beginning).build().await.unwrap();
+    let (mut last, mut read) = (BTreeMap::new(), 0);
+    while read < total {
+        for record in &reader.poll(Duration::from_secs(1)).await.unwrap() {
+            let word = String::from_utf8(record.key().unwrap().to_vec()).unwrap();
+            last.insert(word, i64::from_be_bytes(record.value().unwrap().try_into().unwrap()));
+            read += 1;
+        }
+    }
+    reader.close(Duration::from_secs(5)).await.unwrap();
+    (last, usize::try_from(total).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_are_counted_exactly_when_nothing_fails() {
+    let cluster = cluster(3).start_in_memory().unwrap();
+    let client = client(&cluster, 1).await;
+    let (lines, plain) = text(1, 2_000);
+    load(&client, &lines).await;
+    let streams = KafkaStreams::new(word_count(), config()).start(&client).await.unwrap();
+    streams.running().await.unwrap();
+    caught_up(&streams, 6).await;
+    assert!(streams.processed_records() as usize > lines.len());
+    streams.close(Duration::from_secs(30)).await.unwrap();
+    let (counted, records) = counts(&client, COUNTS, 3).await;
+    assert_eq!(counted, plain);
+    let words: i64 = plain.values().sum();
+    assert!(records < words as usize / 2, "the record cache collapses updates: {records} of {words}");
+    assert_eq!(counts(&client, "app-word-counts-changelog", 3).await.0, plain, "the changelog says the same");
+    assert_eq!(client.spawner().threads(), 0);
+    client.close().await;
+    assert_eq!(client.tasks(), 0);
+}
+
+/// An instance that goes away without a word: its tasks end where they are, its connections break.
+async fn kill(client: &Client, streams: RunningStreams) {
+    client.close().await;
+    drop(streams);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_instance_takes_over_half_and_nothing_is_lost_or_doubled() {
+    let cluster = cluster(4).start_in_memory().unwrap();
+    let (one, two) = (client(&cluster, 1).await, client(&cluster, 2).await);
+    let (lines, mut plain) = text(2, 3_000);
+    load(&one, &lines[..1_000]).await;
+    let first = KafkaStreams::new(word_count(), config()).start(&one).await.unwrap();
+    first.running().await.unwrap();
+    load(&one, &lines[1_000..2_000]).await;
+    let second = KafkaStreams::new(word_count(), config()).start(&two).await.unwrap();
+    second.running().await.unwrap();
+    // In the midst of the rebalance.
+    load(&one, &lines[2_000..]).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let (left, right) = (first.uncommitted_records().await.unwrap(), second.uncommitted_records().await.unwrap());
+    assert_eq!((left.len(), right.len()), (4, 4), "half of the tasks each");
+    assert!(left.keys().all(|partition| !right.contains_key(partition)));
+    first.close(Duration::from_secs(30)).await.unwrap();
+    // What the first one had comes back to the second.
+    let (more, more_plain) = text(3, 500);
+    load(&one, &more).await;
+    caught_up(&second, 8).await;
+    second.close(Duration::from_secs(30)).await.unwrap();
+    for (word, count) in more_plain {
+        *plain.entry(word).or_default() += count;
+    }
+    assert_eq!(counts(&one, COUNTS, 4).await.0, plain);
+    for client in [one, two] {
+        client.close().await;
+        assert_eq!(client.tasks(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_instance_loses_nothing() {
+    for seed in 0..8 {
+        let cluster = cluster(4).start_in_memory().unwrap();
+        let (one, two, reader) = (client(&cluster, 1).await, client(&cluster, 2).await, client(&cluster, 3).await);
+        let (lines, plain) = text(seed, 3_000);
+        let config = || {
+            StreamsConfig::new("app")
+                .commit_interval(Duration::from_millis(500))
+                .session_timeout(Duration::from_secs(6))
+        };
+        let first = KafkaStreams::new(word_count(), config()).start(&one).await.unwrap();
+        let second = KafkaStreams::new(word_count(), config()).start(&two).await.unwrap();
+        second.running().await.unwrap();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for chunk in lines[..2_000].chunks(500) {
+            load(&reader, chunk).await;
+            tokio::time::sleep(Duration::from_millis(rng.u64(0..600))).await;
+        }
+        kill(&two, second).await;
+        load(&reader, &lines[2_000..]).await;
+        caught_up(&first, 8).await;
+        first.close(Duration::from_secs(30)).await.unwrap();
+        let (counted, _) = counts(&reader, COUNTS, 4).await;
+        for (word, count) in &plain {
+            assert!(
+                counted.get(word).is_some_and(|counted| counted >= count),
+                "seed {seed}: {word} {count} {:?}",
+                counted.get(word)
+            );
+        }
+        one.close().await;
+        reader.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_application_goes_on_from_its_changelog() {
+    let cluster = cluster(2).start_in_memory().unwrap();
+    let client = client(&cluster, 1).await;
+    let (lines, plain) = text(5, 1_000);
+    for half in lines.chunks(500) {
+        load(&client, half).await;
+        let streams = KafkaStreams::new(word_count(), config()).start(&client).await.unwrap();
+        streams.running().await.unwrap();
+        caught_up(&streams, 4).await;
+        streams.close(Duration::from_secs(30)).await.unwrap();
+    }
+    assert_eq!(counts(&client, COUNTS, 2).await.0, plain);
+    // Nothing is left to do: a third run is caught up at once, and writes nothing.
+    let (_, written) = counts(&client, COUNTS, 2).await;
+    let streams = KafkaStreams::new(word_count(), config()).start(&client).await.unwrap();
+    caught_up(&streams, 4).await;
+    streams.close(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(counts(&client, COUNTS, 2).await.1, written);
+    client.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_threads_share_the_tasks() {
+    let cluster = cluster(3).start_in_memory().unwrap();
+    let client = client(&cluster, 1).await;
+    let (lines, plain) = text(6, 1_000);
+    let streams = KafkaStreams::new(word_count(), config().num_stream_threads(3)).start(&client).await.unwrap();
+    streams.running().await.unwrap();
+    load(&client, &lines).await;
+    caught_up(&streams, 6).await;
+    streams.close(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(counts(&client, COUNTS, 3).await.0, plain);
+    client.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_processed_stops_the_application_with_a_sentence() {
+    let cluster = cluster(2).start_in_memory().unwrap();
+    let client = client(&cluster, 1).await;
+    let streams = KafkaStreams::new(word_count(), config().num_stream_threads(2)).start(&client).await.unwrap();
+    streams.running().await.unwrap();
+    let producer = Producer::builder(&client).build().await.unwrap();
+    producer.send(&Record::to(LINES).partition(1).value(&[0xff, 0xfe])).await.unwrap().await.unwrap();
+    let mut states = streams.state_changes();
+    states.wait_for(|state| matches!(state, StreamsState::Error(_))).await.unwrap();
+    let error = streams.close(Duration::from_secs(30)).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("KSTREAM-SOURCE-0000000000 at text-lines-topic-1@0: the record's value: not UTF-8"),
+        "{error}"
+    );
+    client.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_is_named_at_the_start() {
+    let cluster = Cluster::builder().topic(LINES, 2).start_in_memory().unwrap();
+    let client = client(&cluster, 1).await;
+    let start = |config: StreamsConfig| {
+        let client = client.clone();
+        async move { KafkaStreams::new(word_count(), config).start(&client).await.map(drop).unwrap_err().to_string() }
+    };
+    let error = start(config().start_timeout(Duration::from_secs(2))).await;
+    assert!(
+        error.starts_with("looking for topic word-counts-output-topic, which the topology reads or writes"),
+        "{error}"
+    );
+    cluster.create_topic(COUNTS, 1);
+    cluster.create_topic("app-word-counts-changelog", 5);
+    let error = start(config()).await;
+    assert!(error.contains("app-word-counts-changelog has 5 partitions, and the topology needs 2"), "{error}");
+    client.close().await;
+}
