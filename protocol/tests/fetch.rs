@@ -91,6 +91,7 @@ fn a_request_by_id_needs_the_id() {
 
 #[test]
 fn a_response_of_every_version_gives_its_events_in_any_pieces() {
+    let mut batches = 0;
     for version in VERSIONS {
         let mut parser = FetchParser::with_chunk(8 * 1024);
         let mut rng = fastrand::Rng::with_seed(version as u64);
@@ -98,6 +99,7 @@ fn a_response_of_every_version_gives_its_events_in_any_pieces() {
             let (body, expected) = response(version, seed);
             let at_once = events(&mut parser, version, &body, || usize::MAX).unwrap();
             assert_eq!(at_once, expected, "v{version}, seed {seed}, at once");
+            batches += expected.iter().filter(|event| matches!(event, FetchEvent::Batch(_))).count();
             let pieces = events(&mut parser, version, &body, || rng.usize(1..2_000)).unwrap();
             assert_eq!(pieces, expected, "v{version}, seed {seed}, in random pieces");
             if seed < 5 {
@@ -106,6 +108,7 @@ fn a_response_of_every_version_gives_its_events_in_any_pieces() {
             }
         }
     }
+    assert!(batches > 1_000, "only {batches} batches were drawn: the test would prove little");
 }
 
 #[test]

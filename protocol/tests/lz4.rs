@@ -104,6 +104,17 @@ fn the_limit_holds() {
         );
         assert!(raw.clone().open(&mut scratch, size).is_ok());
     }
+    // The same for a block that is stored as it is.
+    let mut frame = vec![0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
+    frame.extend_from_slice(&(50_000u32 | 1 << 31).to_le_bytes());
+    frame.extend_from_slice(&[7; 50_000]);
+    frame.extend_from_slice(&[0; 4]);
+    let stored = split_batch(&mut with_records(&bytes, &frame)).unwrap().unwrap();
+    for mut scratch in [Scratch::new(), large_scratch()] {
+        let refused = stored.clone().open(&mut scratch, 49_999).unwrap_err();
+        assert_eq!(refused, BatchError::TooLarge { base_offset: 0, limit: 49_999 });
+        assert!(stored.clone().open(&mut scratch, 50_000).is_ok());
+    }
 }
 
 #[test]

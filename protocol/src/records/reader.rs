@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::error::BatchError;
 use super::raw::RawBatch;
+use super::varint::Length;
 use super::{Hidden, varint};
 
 /// A batch whose records can be read.
@@ -53,7 +54,7 @@ pub struct Cursor {
     read: u32,
 }
 
-/// Where the parts of one record lie in its batch: 40 bytes that borrow nothing, and give a [`RecordView`] at any time.
+/// Where the parts of one record lie in its batch: 56 bytes that borrow nothing, and give a [`RecordView`] at any time.
 ///
 /// For readers that find the next record in a loop and lend it afterwards, and for owned records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,16 +63,17 @@ pub struct Place {
     pub offset: i64,
     /// The record's timestamp in milliseconds.
     pub timestamp: i64,
-    key: Span,
-    value: Span,
+    key: Option<Span>,
+    value: Option<Span>,
     headers: Span,
+    header_count: u32,
 }
 
-/// A part of a record; `len` is -1 for null. For headers, `len` is their count, and they end with the record.
+/// A part of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span {
     at: u32,
-    len: i32,
+    len: u32,
 }
 
 /// A record, borrowed from its batch.
@@ -147,9 +149,19 @@ impl Batch {
     /// [`BatchError::Malformed`] when the bytes are not the records that the header announces.
     #[inline]
     pub fn next<'a>(&'a self, cursor: &mut Cursor) -> Result<Option<RecordView<'a>>, BatchError> {
-        match self.next_place(cursor)? {
-            Some(place) => Ok(Some(self.view(place))),
-            None => Ok(None),
+        if cursor.read == self.count {
+            return if cursor.at as usize == self.records.len() {
+                Ok(None)
+            } else {
+                Err(self.malformed("bytes are left behind its last record"))
+            };
+        }
+        match self.decode(cursor.at as usize) {
+            Ok((view, end)) => {
+                *cursor = Cursor { at: end as u32, read: cursor.read + 1 };
+                Ok(Some(view))
+            }
+            Err(reason) => Err(self.malformed(reason)),
         }
     }
 
@@ -159,20 +171,15 @@ impl Batch {
     /// [`BatchError::Malformed`] when the bytes are not the records that the header announces.
     #[inline]
     pub fn next_place(&self, cursor: &mut Cursor) -> Result<Option<Place>, BatchError> {
-        if cursor.read == self.count {
-            return if cursor.at as usize == self.records.len() {
-                Ok(None)
-            } else {
-                Err(self.malformed("bytes are left behind its last record"))
-            };
-        }
-        match self.decode(cursor.at as usize) {
-            Ok((place, end)) => {
-                *cursor = Cursor { at: end as u32, read: cursor.read + 1 };
-                Ok(Some(place))
-            }
-            Err(reason) => Err(self.malformed(reason)),
-        }
+        let Some(view) = self.next(cursor)? else { return Ok(None) };
+        Ok(Some(Place {
+            offset: view.offset,
+            timestamp: view.timestamp,
+            key: view.key.map(|key| self.span(key)),
+            value: view.value.map(|value| self.span(value)),
+            headers: self.span(view.headers.bytes),
+            header_count: view.headers.count,
+        }))
     }
 
     /// The record at a place that this batch gave.
@@ -181,17 +188,12 @@ impl Batch {
     /// May panic, or give other bytes of the batch, for a place of another batch.
     #[inline]
     pub fn view(&self, place: Place) -> RecordView<'_> {
-        let bytes = &self.records[..];
         RecordView {
             offset: place.offset,
             timestamp: place.timestamp,
-            key: place.key.of(bytes),
-            value: place.value.of(bytes),
-            headers: match place.headers.len {
-                0 => Headers { count: 0, bytes: &[] },
-                // The bytes behind the last header are not touched: the count was checked against them.
-                count => Headers { count: count as u32, bytes: &bytes[place.headers.at as usize..] },
-            },
+            key: place.key.map(|key| self.at(key)),
+            value: place.value.map(|value| self.at(value)),
+            headers: Headers { count: place.header_count, bytes: self.at(place.headers) },
         }
     }
 
@@ -267,13 +269,15 @@ impl Batch {
 
     /// Decodes the record that begins at `start`, and says where it ends.
     #[inline]
-    fn decode(&self, start: usize) -> Result<(Place, usize), &'static str> {
+    fn decode(&self, start: usize) -> Result<(RecordView<'_>, usize), &'static str> {
         let mut at = start;
-        let len = varint::get32(&self.records, &mut at).ok_or(CUT)?;
-        let len = usize::try_from(len).map_err(|_| "a record's length is negative")?;
-        let end = at.checked_add(len).filter(|end| *end <= self.records.len()).ok_or(CUT)?;
+        let len = match varint::length(&self.records, &mut at).ok_or(CUT)? {
+            Length::Bytes(len) => len,
+            Length::Null | Length::Negative => return Err("a record's length is negative"),
+        };
+        let end = at + len;
         // From here on nothing can be read behind the record.
-        let bytes = &self.records[..end];
+        let bytes = self.records.get(..end).ok_or(CUT)?;
 
         at += ATTRIBUTES_BYTES;
         let timestamp_delta = varint::get64(bytes, &mut at).ok_or(SHORT)?;
@@ -281,24 +285,34 @@ impl Batch {
         if offset_delta as u32 > self.last_offset_delta {
             return Err("a record's offset lies outside its batch");
         }
-        let key = Span::read(bytes, &mut at)?;
-        let value = Span::read(bytes, &mut at)?;
-        let count = varint::get32(bytes, &mut at).ok_or(SHORT)?;
-        let headers = Span { at: at as u32, len: count };
-        if count != 0 {
-            at = check_headers(bytes, at, count)?;
-        }
-        if at != end {
-            return Err("bytes are left behind the last field of a record");
-        }
-        let place = Place {
+        let key = nullable(bytes, &mut at)?;
+        let value = nullable(bytes, &mut at)?;
+        let count = match varint::length(bytes, &mut at).ok_or(SHORT)? {
+            Length::Bytes(count) => count,
+            Length::Null | Length::Negative => return Err("a record's header count is negative"),
+        };
+        let headers = bytes.get(at..).ok_or(SHORT)?;
+        check_headers(headers, count)?;
+        let view = RecordView {
             offset: self.base_offset + i64::from(offset_delta),
             timestamp: self.log_append_time.unwrap_or(self.base_timestamp.wrapping_add(timestamp_delta)),
             key,
             value,
-            headers,
+            headers: Headers { count: count as u32, bytes: headers },
         };
-        Ok((place, end))
+        Ok((view, end))
+    }
+
+    /// Where a part of this batch lies. It lies below 4 GiB: checked when the batch was made.
+    #[inline]
+    fn span(&self, part: &[u8]) -> Span {
+        let at = part.as_ptr() as usize - self.records.as_ptr() as usize;
+        Span { at: at as u32, len: part.len() as u32 }
+    }
+
+    #[inline]
+    fn at(&self, span: Span) -> &[u8] {
+        &self.records[span.at as usize..][..span.len as usize]
     }
 
     #[cold]
@@ -307,44 +321,35 @@ impl Batch {
     }
 }
 
-impl Span {
-    /// Reads a nullable field: its length, then its bytes.
-    #[inline]
-    fn read(bytes: &[u8], at: &mut usize) -> Result<Self, &'static str> {
-        let len = varint::get32(bytes, at).ok_or(SHORT)?;
-        let span = Self { at: *at as u32, len };
-        if len < 0 {
-            return if len == -1 { Ok(span) } else { Err("a record's key or value has a negative length") };
+/// Reads a nullable field: its length, then its bytes.
+#[inline(always)]
+fn nullable<'a>(bytes: &'a [u8], at: &mut usize) -> Result<Option<&'a [u8]>, &'static str> {
+    match varint::length(bytes, at).ok_or(SHORT)? {
+        Length::Bytes(len) => {
+            let field = bytes.get(*at..*at + len).ok_or(SHORT)?;
+            *at += len;
+            Ok(Some(field))
         }
-        *at += len as usize;
-        if *at > bytes.len() {
-            return Err(SHORT);
-        }
-        Ok(span)
-    }
-
-    #[inline]
-    fn of(self, bytes: &[u8]) -> Option<&[u8]> {
-        if self.len < 0 {
-            return None;
-        }
-        let at = self.at as usize;
-        Some(&bytes[at..at + self.len as usize])
+        Length::Null => Ok(None),
+        Length::Negative => Err("a key or value has a negative length"),
     }
 }
 
-/// Walks over `count` headers and says where they end, so that iterating over them later cannot fail.
-fn check_headers(bytes: &[u8], start: usize, count: i32) -> Result<usize, &'static str> {
-    let count = usize::try_from(count).map_err(|_| "a record's header count is negative")?;
-    if count > (bytes.len() - start) / MIN_HEADER_BYTES {
+/// Walks over the headers of a record, so that iterating over them later cannot fail. They end where the record ends.
+#[inline]
+fn check_headers(bytes: &[u8], count: usize) -> Result<(), &'static str> {
+    let end = if count == 0 { 0 } else { walk_headers(bytes, count)? };
+    if end == bytes.len() { Ok(()) } else { Err("bytes are left behind the last field of a record") }
+}
+
+fn walk_headers(bytes: &[u8], count: usize) -> Result<usize, &'static str> {
+    if count > bytes.len() / MIN_HEADER_BYTES {
         return Err("a record announces more headers than its bytes can hold");
     }
-    let mut at = start;
+    let mut at = 0;
     for _ in 0..count {
-        if Span::read(bytes, &mut at)?.len < 0 {
-            return Err("a header's key is null");
-        }
-        Span::read(bytes, &mut at)?;
+        nullable(bytes, &mut at)?.ok_or("a header's key is null")?;
+        nullable(bytes, &mut at)?;
     }
     Ok(at)
 }
@@ -358,16 +363,19 @@ pub struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     /// How many there are.
+    #[inline]
     pub fn len(&self) -> usize {
         self.count as usize
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// All of them, in order.
+    #[inline]
     pub fn iter(&self) -> HeadersIter<'a> {
         HeadersIter { left: self.count, bytes: self.bytes, at: 0 }
     }
@@ -383,6 +391,7 @@ impl<'a> IntoIterator for Headers<'a> {
     type Item = Header<'a>;
     type IntoIter = HeadersIter<'a>;
 
+    #[inline]
     fn into_iter(self) -> HeadersIter<'a> {
         self.iter()
     }
@@ -399,11 +408,12 @@ pub struct HeadersIter<'a> {
 impl<'a> Iterator for HeadersIter<'a> {
     type Item = Header<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Header<'a>> {
         self.left = self.left.checked_sub(1)?;
-        // `check_headers` has walked here before, so none of these is `None`.
-        let key = Span::read(self.bytes, &mut self.at).ok()?.of(self.bytes)?;
-        let value = Span::read(self.bytes, &mut self.at).ok()?.of(self.bytes);
+        // `check_headers` has walked here before: neither can fail.
+        let key = nullable(self.bytes, &mut self.at).ok()??;
+        let value = nullable(self.bytes, &mut self.at).ok()?;
         Some(Header { key, value })
     }
 

@@ -32,6 +32,8 @@ pub(crate) const fn size64(value: i64) -> usize {
 
 /// Writes a signed varint at `*at`, which moves behind it.
 ///
+/// A plain loop: special cases for one and two bytes, which pay when reading, made the writing of a record a quarter slower.
+///
 /// # Panics
 /// If `out` ends before the varint does.
 #[inline]
@@ -63,27 +65,71 @@ pub(crate) fn put64(out: &mut [u8], at: &mut usize, value: i64) {
 }
 
 /// Reads a signed 32-bit varint at `*at`, which moves behind it; `None` if the bytes end first or the number has more than 32 bits.
-#[inline]
+#[inline(always)]
 pub(crate) fn get32(bytes: &[u8], at: &mut usize) -> Option<i32> {
-    let first = *bytes.get(*at)?;
-    if first < 0x80 {
-        *at += 1;
-        let raw = u32::from(first);
-        return Some((raw >> 1) as i32 ^ -((raw & 1) as i32));
-    }
-    let raw = u32::try_from(raw64(bytes, at)?).ok()?;
+    let raw = raw32(bytes, at)?;
     Some((raw >> 1) as i32 ^ -((raw & 1) as i32))
 }
 
 /// Reads a signed 64-bit varint at `*at`, which moves behind it; `None` if the bytes end first or the number has more than 64 bits.
-#[inline]
+#[inline(always)]
 pub(crate) fn get64(bytes: &[u8], at: &mut usize) -> Option<i64> {
-    let raw = raw64(bytes, at)?;
+    let raw = match short(bytes, at) {
+        Some(raw) => u64::from(raw),
+        None => long(bytes, at)?,
+    };
     Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
 }
 
-#[inline]
-fn raw64(bytes: &[u8], at: &mut usize) -> Option<u64> {
+/// A length as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// -1.
+    Null,
+    Bytes(usize),
+    /// Below -1.
+    Negative,
+}
+
+/// Reads a 32-bit varint that is a length, and so is hardly ever negative; `None` if the bytes end first.
+#[inline(always)]
+pub(crate) fn length(bytes: &[u8], at: &mut usize) -> Option<Length> {
+    let raw = raw32(bytes, at)?;
+    // Negative numbers are the odd ones; 1 is -1.
+    Some(match raw {
+        _ if raw & 1 == 0 => Length::Bytes((raw >> 1) as usize),
+        1 => Length::Null,
+        _ => Length::Negative,
+    })
+}
+
+#[inline(always)]
+fn raw32(bytes: &[u8], at: &mut usize) -> Option<u32> {
+    match short(bytes, at) {
+        Some(raw) => Some(raw),
+        None => u32::try_from(long(bytes, at)?).ok(),
+    }
+}
+
+/// A varint of one or two bytes: nearly all there are in a batch. Inlined five times into the decoding of a record.
+#[inline(always)]
+fn short(bytes: &[u8], at: &mut usize) -> Option<u32> {
+    let first = u32::from(*bytes.get(*at)?);
+    if first < 0x80 {
+        *at += 1;
+        return Some(first);
+    }
+    let second = u32::from(*bytes.get(*at + 1)?);
+    if second < 0x80 {
+        *at += 2;
+        return Some(first & 0x7f | second << 7);
+    }
+    None
+}
+
+/// A varint of any length.
+#[inline(never)]
+fn long(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0u64;
     let mut shift = 0;
     loop {

@@ -27,7 +27,7 @@ pub(crate) fn response(version: i16, seed: u64) -> (Bytes, Vec<FetchEvent>) {
         let (name, id) = (format!("topic-{number}"), Uuid::from_u128(rng.u128(1..)));
         let key = if by_id(version) { TopicKey::Id(id) } else { TopicKey::Name(name.as_str().into()) };
         let partitions =
-            (0..rng.i32(..5)).map(|index| partition(version, &mut rng, &key, index, &mut events, &mut end));
+            (0..rng.i32(0..5)).map(|index| partition(version, &mut rng, &key, index, &mut events, &mut end));
         let partitions = partitions.collect();
         let name = StrBytes::from_string(name).into();
         topics.push(if by_id(version) {

@@ -17,7 +17,7 @@ pub(crate) fn response(version: i16, seed: u64) -> (Bytes, Produced) {
     for number in 0..rng.usize(1..4) {
         let (name, id) = (format!("topic-{number}"), Uuid::from_u128(rng.u128(1..)));
         let mut partitions = Vec::new();
-        for index in 0..rng.i32(..5) {
+        for index in 0..rng.i32(0..5) {
             let key = if version >= 13 { TopicKey::Id(id) } else { TopicKey::Name(name.as_str().into()) };
             let (theirs, ours) = partition(version, &mut rng, key, index);
             partitions.push(theirs);
@@ -65,7 +65,7 @@ fn partition(
         base_offset: rng.i64(-1..),
         log_append_time: rng.i64(-1..),
         log_start_offset: if version >= 5 { rng.i64(0..) } else { -1 },
-        record_errors: (0..if version >= 8 { rng.i32(..3) } else { 0 })
+        record_errors: (0..if version >= 8 { rng.i32(0..3) } else { 0 })
             .map(|index| RecordError { index, message: rng.bool().then(|| "too late".to_owned()) })
             .collect(),
         error_message: (version >= 8 && rng.bool()).then(|| "no such luck".to_owned()),
