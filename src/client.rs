@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use milena_client::ClientBuilder;
+use milena_consumer::{Consumer, ConsumerBuilder, PartitionConsumer, PartitionConsumerBuilder};
 use milena_producer::{Producer, ProducerBuilder};
 
 /// A connection to a Kafka cluster: the start of everything.
@@ -22,6 +24,16 @@ impl Client {
     /// Starts building a producer.
     pub fn producer(&self) -> ProducerBuilder {
         Producer::builder(&self.0)
+    }
+
+    /// Starts building a member of a consumer group (Java: `group.id`).
+    pub fn consumer(&self, group: impl Into<Arc<str>>) -> ConsumerBuilder {
+        Consumer::builder(&self.0, group)
+    }
+
+    /// Starts building a reader of chosen partitions, without a group (Java: `assign`).
+    pub fn partition_consumer(&self) -> PartitionConsumerBuilder {
+        PartitionConsumer::builder(&self.0)
     }
 }
 

@@ -6,18 +6,22 @@
 
 #![expect(clippy::disallowed_methods, reason = "the test plays the user's part: it waits, and it starts processes")]
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use milena::{Client, Record, WallClock};
+use milena::{Client, OffsetReset, Record, WallClock};
 use milena_testkit::Cluster;
 use tokio::runtime::{Builder, Handle};
 
 const TEST: &str = "the_same_seed_is_the_same_history_in_two_processes";
 const TOPIC: &str = "orders";
+const RECORDS: usize = 300;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a run sent and received, and every request the cluster saw.
 fn history(seed: u64) -> String {
@@ -28,27 +32,49 @@ fn history(seed: u64) -> String {
 async fn run(seed: u64) -> String {
     let mut rng = fastrand::Rng::with_seed(seed);
     let cluster = Cluster::builder().brokers(3).seed(seed).topic(TOPIC, 4).start_in_memory().unwrap();
-    let connect = |name: &'static str| {
-        let start = tokio::time::Instant::now();
-        let clock = WallClock::from_fn(move || milena_testkit::WALL_CLOCK_BASE_MS + start.elapsed().as_millis() as i64);
-        Client::builder(cluster.bootstrap_servers())
-            .client_id(name)
-            .simulation(Handle::current())
-            .seed(seed)
-            .wall_clock(clock)
-            .connector(cluster.connector())
-            .resolver(cluster.resolver())
-            .connect()
-    };
-    let client = connect("producer").await.unwrap();
+    let told = Told::default();
+    let late = Duration::from_millis(rng.u64(200..1_500));
+    let produced = produce(&cluster, seed, rng, &told);
+    let first = read(&cluster, seed, "first", Duration::ZERO, &told);
+    let second = read(&cluster, seed, "second", late, &told);
+    tokio::join!(produced, first, second);
+    let mut story = told.story.into_inner();
+    story.push_str(&cluster.request_log());
+    cluster.shutdown().await;
+    story
+}
+
+/// What the three tell one another and the test.
+#[derive(Default)]
+struct Told {
+    story: RefCell<String>,
+    read: RefCell<BTreeSet<(i32, i64)>>,
+}
+
+async fn connect(cluster: &Cluster, seed: u64, name: &str) -> Client {
+    let start = tokio::time::Instant::now();
+    let clock = WallClock::from_fn(move || milena_testkit::WALL_CLOCK_BASE_MS + start.elapsed().as_millis() as i64);
+    let builder = Client::builder(cluster.bootstrap_servers())
+        .client_id(name)
+        .simulation(Handle::current())
+        .seed(seed)
+        .wall_clock(clock)
+        .connector(cluster.connector())
+        .resolver(cluster.resolver());
+    builder.connect().await.unwrap()
+}
+
+/// Sends, while connections are cut and a leader moves.
+async fn produce(cluster: &Cluster, seed: u64, mut rng: fastrand::Rng, told: &Told) {
+    let client = connect(cluster, seed, "producer").await;
     let producer = client.producer().build().await.unwrap();
     let mut deliveries = Vec::new();
     let trouble = rng.usize(50..250);
-    for n in 0..300 {
+    for n in 0..RECORDS {
         let (key, value) = (format!("k{}", rng.u8(..)), format!("v{n}"));
         deliveries.push(producer.send(&Record::to(TOPIC).key(&key).value(&value)).await.unwrap());
         if rng.u8(..) < 16 {
-            tokio::time::sleep(Duration::from_millis(rng.u64(1..40))).await;
+            tokio::time::sleep(Duration::from_millis(rng.u64(1..200))).await;
         }
         if rng.u8(..) < 6 {
             cluster.disconnect(rng.i32(1..=3));
@@ -57,16 +83,32 @@ async fn run(seed: u64) -> String {
             cluster.move_leader(TOPIC, rng.i32(0..4), rng.i32(1..=3));
         }
     }
-    let mut story = String::new();
+    let mut placed = BTreeSet::new();
     for (n, delivery) in deliveries.into_iter().enumerate() {
-        let placed = delivery.await.unwrap();
-        writeln!(story, "sent {n} {}@{:?}", placed.partition, placed.offset).unwrap();
+        let at = delivery.await.unwrap();
+        writeln!(told.story.borrow_mut(), "sent {n} {}@{:?}", at.partition, at.offset).unwrap();
+        assert!(placed.insert((at.partition, at.offset)), "seed {seed}: {at:?} was given twice");
     }
-    producer.close(client.spawner().now() + Duration::from_secs(60)).await.unwrap();
+    producer.close(client.spawner().now() + MINUTE).await.unwrap();
     client.close().await;
-    story.push_str(&cluster.request_log());
-    cluster.shutdown().await;
-    story
+}
+
+/// Reads as a member of the group until, together, the members have read everything.
+async fn read(cluster: &Cluster, seed: u64, name: &str, late: Duration, told: &Told) {
+    tokio::time::sleep(late).await;
+    let client = connect(cluster, seed, name).await;
+    let builder = client.consumer("group").subscribe([TOPIC]).offset_reset(OffsetReset::Earliest);
+    let mut consumer = builder.heartbeat_interval(Duration::from_millis(300)).build().await.unwrap();
+    while told.read.borrow().len() < RECORDS {
+        let records = consumer.poll(Duration::from_millis(100)).await.unwrap();
+        for record in &records {
+            writeln!(told.story.borrow_mut(), "{name} read {}@{}", record.partition(), record.offset()).unwrap();
+            told.read.borrow_mut().insert((record.partition(), record.offset()));
+        }
+        records.ack();
+    }
+    consumer.close(MINUTE).await.unwrap();
+    client.close().await;
 }
 
 fn seeds() -> Range<u64> {
@@ -92,7 +134,7 @@ fn the_same_seed_is_the_same_history_in_two_processes() {
     let files = ["first", "second"].map(|name| dir.join(format!("history-{name}.txt")));
     for file in &files {
         let program = std::env::current_exe().unwrap();
-        let status = Command::new(program).args(["--exact", TEST]).env("MILENA_HISTORY", file).status().unwrap();
+        let status = Command::new(program).args(["--exact", TEST]).env("MILENA_HISTORY", file).stdout(Stdio::null()).status().unwrap();
         assert!(status.success(), "a run failed; MILENA_HISTORY=FILE shows where");
     }
     let [first, second] = files.map(|file| std::fs::read_to_string(file).unwrap());
