@@ -20,7 +20,8 @@ async fn keeps_its_membership(servers: String, session: Duration, nap: Duration)
     client.admin().ensure_topics(&[NewTopic::new(&topic, 3)]).await.unwrap();
     let producer = client.producer().build().await.unwrap();
     for n in 0..100 {
-        producer.send(&Record::to(&topic).value(&n.to_string())).await.unwrap();
+        // flush() tells whether they were written.
+        let _ = producer.send(&Record::to(&topic).value(&n.to_string())).await.unwrap();
     }
     producer.flush().await.unwrap();
     let mut consumer = client

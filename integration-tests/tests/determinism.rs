@@ -134,7 +134,12 @@ fn the_same_seed_is_the_same_history_in_two_processes() {
     let files = ["first", "second"].map(|name| dir.join(format!("history-{name}.txt")));
     for file in &files {
         let program = std::env::current_exe().unwrap();
-        let status = Command::new(program).args(["--exact", TEST]).env("MILENA_HISTORY", file).stdout(Stdio::null()).status().unwrap();
+        let status = Command::new(program)
+            .args(["--exact", TEST])
+            .env("MILENA_HISTORY", file)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
         assert!(status.success(), "a run failed; MILENA_HISTORY=FILE shows where");
     }
     let [first, second] = files.map(|file| std::fs::read_to_string(file).unwrap());

@@ -28,8 +28,10 @@ async fn two_consumers_and_a_producer_on_one_client_do_not_delay_one_another() {
     let cluster = Cluster::builder().brokers(1).topic("idle", 1).topic("busy", 1).start_in_memory().unwrap();
     let client = connect(&cluster).await;
     let wait = SECOND * 30;
-    let mut idle = client.partition_consumer().assign("idle", [0], StartAt::Beginning).max_wait(wait).build().await.unwrap();
-    let mut busy = client.partition_consumer().assign("busy", [0], StartAt::Beginning).max_wait(wait).build().await.unwrap();
+    let mut idle =
+        client.partition_consumer().assign("idle", [0], StartAt::Beginning).max_wait(wait).build().await.unwrap();
+    let mut busy =
+        client.partition_consumer().assign("busy", [0], StartAt::Beginning).max_wait(wait).build().await.unwrap();
     let producer = client.producer().linger(Duration::ZERO).build().await.unwrap();
     // Both fetches are at the broker now, where they would wait for half a minute.
     assert!(idle.poll(SECOND).await.unwrap().is_empty());
@@ -53,9 +55,8 @@ async fn two_consumers_and_a_producer_on_one_client_do_not_delay_one_another() {
 async fn a_held_join_delays_no_heartbeat() {
     let cluster = Cluster::builder().brokers(1).topic("orders", 2).start_in_memory().unwrap();
     let client = connect(&cluster).await;
-    let build = |group: &'static str| {
-        client.consumer(group).subscribe(["orders"]).offset_reset(OffsetReset::Earliest).build()
-    };
+    let build =
+        |group: &'static str| client.consumer(group).subscribe(["orders"]).offset_reset(OffsetReset::Earliest).build();
     let first = build("first").await.unwrap();
     while first.handle().assignment().len() < 2 {
         tokio::time::sleep(SECOND / 10).await;
