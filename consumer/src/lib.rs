@@ -46,4 +46,4 @@ pub use listener::{ListenerFuture, RebalanceListener};
 pub use milena_protocol::records::{Header, Headers};
 pub use partition_consumer::{PartitionConsumer, PartitionConsumerBuilder};
 pub use partitions::PartitionState;
-pub use records::{OwnedRecord, PartitionRecords, RecordRef, Records, RecordsIter};
+pub use records::{ConsumerRecord, PartitionRecords, RecordRef, Records, RecordsIter};

@@ -1,5 +1,5 @@
 //! Records in the user's hands: borrowed one by one ([`RecordRef`]), a batch of them to keep and send elsewhere ([`Records`]), or
-//! copied out ([`OwnedRecord`]).
+//! copied out ([`ConsumerRecord`]).
 //!
 //! What is borrowed costs nothing but its decoding. What is kept pins the 256 KiB chunk in which it arrived: to keep a small record
 //! for long, [`detach`](RecordRef::detach) it.
@@ -149,7 +149,7 @@ impl<'a> RecordRef<'a> {
     }
 
     /// Copies the record out of its batch, in one allocation: to keep it for longer than it takes to process it.
-    pub fn detach(&self) -> OwnedRecord {
+    pub fn detach(&self) -> ConsumerRecord {
         let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
         let headers = self.headers();
         let in_headers: usize = headers.iter().map(|header| header.key.len() + size(header.value)).sum();
@@ -166,7 +166,7 @@ impl<'a> RecordRef<'a> {
             (put(Some(header.key)).unwrap_or_default(), put(header.value))
         };
         let headers: Vec<_> = headers.iter().map(spans).collect();
-        OwnedRecord {
+        ConsumerRecord {
             origin: self.origin.clone(),
             offset: self.offset(),
             timestamp: self.timestamp(),
@@ -189,7 +189,7 @@ type Span = (u32, u32);
 
 /// A record of its own: it keeps nothing alive but its bytes.
 #[derive(Clone)]
-pub struct OwnedRecord {
+pub struct ConsumerRecord {
     origin: Arc<Origin>,
     offset: i64,
     timestamp: i64,
@@ -199,7 +199,7 @@ pub struct OwnedRecord {
     headers: Vec<(Span, Option<Span>)>,
 }
 
-impl OwnedRecord {
+impl ConsumerRecord {
     /// The topic.
     pub fn topic(&self) -> &str {
         &self.origin.topic
@@ -245,7 +245,7 @@ impl OwnedRecord {
     }
 }
 
-impl fmt::Debug for OwnedRecord {
+impl fmt::Debug for ConsumerRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}@{}", self.topic(), self.partition(), self.offset)
     }
