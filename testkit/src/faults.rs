@@ -34,7 +34,8 @@ use crate::event_loop::Shared;
 #[non_exhaustive]
 pub enum Reaction {
     /// Answers with this code: for the partitions that the fault names, or for all of them, or for the whole request where the API
-    /// has no partitions. Nothing is applied there.
+    /// has no partitions. Nothing is applied there. Codes of fetch sessions stand at the top of a Fetch response, and an error of
+    /// OffsetFetch that names no topic is the group's.
     Error(ErrorCode),
     /// Neither applies nor answers; the connection stays open and, as a broker serves one request at a time, silent.
     Drop,
@@ -77,6 +78,11 @@ impl InjectedError {
         self.topic.as_deref().is_none_or(|t| t == topic) && self.partition.is_none_or(|p| p == partition)
     }
 
+    /// Whether the fault names no topic and no partition.
+    pub(crate) fn is_for_all(&self) -> bool {
+        self.topic.is_none() && self.partition.is_none()
+    }
+
     pub(crate) fn code(&self) -> ErrorCode {
         self.code
     }
@@ -88,7 +94,7 @@ pub(crate) struct Verdict {
     pub(crate) errors: Vec<InjectedError>,
     pub(crate) reaction: Option<(u64, Reaction)>,
     /// The faults that fired, for the log.
-    pub(crate) fired: Vec<u64>,
+    pub(crate) fired: Vec<(u64, Reaction)>,
 }
 
 /// A request or an answer that waits for [`Fault::release`].
@@ -178,7 +184,7 @@ impl Rules {
                 continue;
             }
             rule.fired += 1;
-            verdict.fired.push(*id);
+            verdict.fired.push((*id, rule.reaction));
             match rule.reaction {
                 Reaction::Error(code) => {
                     let (topic, partition) = (rule.when.topic.clone(), rule.when.partition);

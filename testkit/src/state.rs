@@ -296,8 +296,8 @@ impl State {
             group: opened.group.as_deref(),
             partitions: &opened.partitions,
         });
-        for fault in &verdict.fired {
-            self.note(now, format!("b{broker} c{connection} fault {fault} fires"));
+        for (fault, reaction) in &verdict.fired {
+            self.note(now, format!("b{broker} c{connection} fault {fault} fires: {reaction:?}"));
         }
         parked.call.errors = verdict.errors;
         match verdict.reaction {

@@ -239,3 +239,27 @@ async fn the_same_cluster_speaks_over_tcp_and_ends_with_its_sockets() {
     cluster.shutdown().await;
     assert!(tokio::net::TcpStream::connect(first).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_cluster_hangs_up_and_refuses() {
+    let cluster = Cluster::builder().start_in_memory().unwrap();
+    let mut raw = connect(&cluster, 1).await;
+    let connector = cluster.connector();
+    metadata(&mut raw).await;
+    drop(cluster);
+    assert!(raw.is_closed().await);
+    let refused = tower::ServiceExt::oneshot(connector, "10.0.0.1:9092".parse().unwrap()).await;
+    assert_eq!(refused.err().unwrap().kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_error_that_is_injected_stands_at_the_top() {
+    let cluster = Cluster::builder().topic("t", 1).start_in_memory().unwrap();
+    let mut raw = connect(&cluster, 1).await;
+    let code = ErrorCode::FETCH_SESSION_ID_NOT_FOUND;
+    let fault = cluster.faults().when(Api::Fetch).then(Reaction::Error(code));
+    let response = raw.call(12, fetch_request(&[("t", 0, 0)])).await;
+    assert_eq!((ErrorCode(response.error_code), response.responses.len()), (code, 0));
+    assert_eq!(fault.fired(), 1);
+    cluster.shutdown().await;
+}

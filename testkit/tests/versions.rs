@@ -11,6 +11,7 @@ use milena_protocol::messages::create_topics_request::CreatableTopic;
 use milena_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use milena_protocol::messages::delete_topics_request::DeleteTopicState;
 use milena_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use milena_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use milena_protocol::messages::leave_group_request::MemberIdentity;
 use milena_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -175,6 +176,27 @@ async fn every_version_of_every_api_is_answered() {
         vec![DescribeConfigsRequest::default().with_resources(resources)]
     })
     .await;
+    sweep(raw, &mut seen, |_| {
+        let config = |operation, value: Option<&'static str>| {
+            AlterableConfig::default()
+                .with_name(text("cleanup.policy"))
+                .with_config_operation(operation)
+                .with_value(value.map(text))
+        };
+        let resource = |name, configs| {
+            AlterConfigsResource::default().with_resource_type(2).with_resource_name(text(name)).with_configs(configs)
+        };
+        let resources = vec![
+            resource("t", vec![config(0, Some("compact")), config(2, Some("delete")), config(3, Some("compact"))]),
+            resource("t", vec![config(0, Some("burn"))]),
+            resource("t", vec![config(0, None), config(9, Some("x"))]),
+            resource("nothing", vec![config(1, None)]),
+            resource("1", vec![]).with_resource_type(4),
+        ];
+        vec![IncrementalAlterConfigsRequest::default().with_resources(resources)]
+    })
+    .await;
+    assert_eq!(cluster.topic_config("t", "cleanup.policy").as_deref(), Some("delete"));
     sweep(raw, &mut seen, |_| {
         vec![
             InitProducerIdRequest::default().with_transactional_id(None),

@@ -1,5 +1,5 @@
-//! DeleteTopics: by name, from v6 on also by topic id. Logs, leaders and ids are gone at once; committed offsets of groups stay until
-//! they expire, as in Kafka.
+//! DeleteTopics: by name, from v6 on also by topic id. Logs, ids and the groups' committed offsets for the
+//! topic are gone at once.
 
 use milena_protocol::messages::delete_topics_request::DeleteTopicState;
 use milena_protocol::messages::delete_topics_response::DeletableTopicResult;
@@ -57,6 +57,9 @@ fn delete(state: &mut State, call: &Call, topic: &DeleteTopicState) -> Result<St
     call.injected(&name, -1)?;
     let removed = state.topics.remove(&name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     state.topic_names.remove(&removed.id);
+    for group in state.groups.values_mut() {
+        group.offsets.forget_topic(&name);
+    }
     for partition in 0..removed.partitions.len() as i32 {
         state.on_partition_changed(&name, partition, call.now);
     }

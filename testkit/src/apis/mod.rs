@@ -15,6 +15,7 @@ mod describe_groups;
 pub(crate) mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
@@ -62,6 +63,12 @@ impl Call {
     /// The error that a fault injects for a request without partitions.
     pub(crate) fn injected_for_request(&self) -> Result<(), ErrorCode> {
         self.errors.first().map_or(Ok(()), |error| Err(error.code()))
+    }
+
+    /// The error that a fault injects without naming a topic or partition, if it is one of these codes.
+    pub(crate) fn injected_at_the_top(&self, is_such: impl Fn(ErrorCode) -> bool) -> Result<(), ErrorCode> {
+        let mut whole = self.errors.iter().filter(|error| error.is_for_all() && is_such(error.code()));
+        whole.next().map_or(Ok(()), |error| Err(error.code()))
     }
 
     /// What a handler keeps that answers later.
@@ -236,5 +243,6 @@ apis! {
     describe_configs DescribeConfigs DESCRIBE_CONFIGS
     create_partitions CreatePartitions CREATE_PARTITIONS
     delete_groups DeleteGroups DELETE_GROUPS
+    incremental_alter_configs IncrementalAlterConfigs INCREMENTAL_ALTER_CONFIGS
     describe_cluster DescribeCluster DESCRIBE_CLUSTER
 }

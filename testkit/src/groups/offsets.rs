@@ -26,6 +26,11 @@ impl Offsets {
         self.0.get(&(topic.to_owned(), partition))
     }
 
+    /// A topic was deleted.
+    pub(crate) fn forget_topic(&mut self, topic: &str) {
+        self.0.retain(|(name, _), _| name != topic);
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = (&(String, i32), &Committed)> {
         self.0.iter()
     }

@@ -64,6 +64,17 @@ impl Api for Fetch {
             wanted: wanted(state, call, &request),
             forgotten: forgotten(state, call, &request),
         };
+        let of_session = |code: ErrorCode| {
+            matches!(
+                code,
+                ErrorCode::FETCH_SESSION_ID_NOT_FOUND
+                    | ErrorCode::INVALID_FETCH_SESSION_EPOCH
+                    | ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR
+            )
+        };
+        if let Err(code) = call.injected_at_the_top(of_session) {
+            return Served::Now(FetchResponse::default().with_error_code(code.0));
+        }
         let Some(broker) = state.brokers.get_mut(&call.broker) else {
             return Served::Close("no such broker".to_owned());
         };
