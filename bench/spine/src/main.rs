@@ -121,13 +121,20 @@ fn run(options: &Options) -> Result<(), String> {
         .collect();
     let broker = NullBroker::start(&folder.join("nullbroker"))?;
     let records = options.records.to_string();
+    let mut failed = false;
     for round in 1..=options.rounds {
         for (group, contender, runs) in &mut measured {
             eprintln!("round {round} of {}: {}, {}", options.rounds, group.title, contender.name);
             let before = broker.counts()?;
             let arguments = [&[broker.bootstrap_servers(), &records], contender.arguments].concat();
-            let report = client(folder.join(contender.program), &arguments)?;
-            runs.push(Run { report, counts: broker.counts()?.since(&before) });
+            // One contender's failure is no reason to lose the others' figures.
+            match client(folder.join(contender.program), &arguments) {
+                Ok(report) => runs.push(Run { report, counts: broker.counts()?.since(&before) }),
+                Err(problem) => {
+                    eprintln!("spine: {problem}");
+                    failed = true;
+                }
+            }
         }
     }
     drop(broker);
@@ -146,7 +153,7 @@ fn run(options: &Options) -> Result<(), String> {
             print!("\n{}", table::render(group.title, &rows));
         }
     }
-    Ok(())
+    if failed { Err("some runs failed; what they said is above".to_owned()) } else { Ok(()) }
 }
 
 /// The folder in which this program and the others were built.
