@@ -249,6 +249,10 @@ mod tests {
     }
 
     impl Scene {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "where a test's time begins; it moves only when the test says so"
+        )]
         fn new() -> Self {
             Self { queue: CommitQueue::default(), now: Instant::now(), rng: fastrand::Rng::with_seed(1) }
         }

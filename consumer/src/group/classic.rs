@@ -537,6 +537,10 @@ mod tests {
     }
 
     impl Scene {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "where a test's time begins; it moves only when the test says so"
+        )]
         fn new(protocol: RebalanceProtocol) -> Self {
             let now = Instant::now();
             let settings =
