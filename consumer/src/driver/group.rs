@@ -105,6 +105,8 @@ struct Revocation {
     attempt: u64,
     partitions: Vec<TopicPartition>,
     deadline: Instant,
+    /// The frontiers that were committed before the listener was called.
+    told: Vec<(TopicPartition, i64, i32)>,
     step: Step,
 }
 
@@ -264,7 +266,7 @@ impl Driver {
         match command {
             Command::Commit { offsets, reply } => {
                 let ticket = match offsets {
-                    None => self.want_frontiers(None),
+                    None => self.want_frontiers(),
                     Some(offsets) => {
                         let held = self.shared.partitions().assignment();
                         if let Some(tp) = offsets.keys().find(|tp| !held.contains(tp)) {
@@ -359,8 +361,10 @@ impl Driver {
             }
             Event::Revoked(attempt) => {
                 if let Some(revocation) = self.revocation.as_ref().filter(|revocation| revocation.attempt == attempt) {
-                    let partitions = revocation.partitions.clone();
-                    let ticket = self.want_frontiers(Some(&partitions));
+                    // Only what has moved: the listener may have committed something else on purpose.
+                    let mut moved = self.shared.frontiers(Some(&revocation.partitions));
+                    moved.retain(|frontier| !revocation.told.contains(frontier));
+                    let ticket = self.want(moved);
                     self.set_step(Step::CommittingAgain(ticket));
                 }
             }
@@ -583,7 +587,7 @@ impl Driver {
         self.listener.revoking(&partitions);
         let shared = self.shared.clone();
         let asked = partitions.clone();
-        self.revocation = Some(Revocation { attempt, partitions, deadline, step: Step::Draining });
+        self.revocation = Some(Revocation { attempt, partitions, deadline, told: Vec::new(), step: Step::Draining });
         self.under_way.push(Box::pin(async move {
             drained(&shared, &asked, deadline).await;
             Event::Drained(attempt)
@@ -597,9 +601,10 @@ impl Driver {
     }
 
     fn commit_before_revoke(&mut self) {
-        let Some(revocation) = &self.revocation else { return };
-        let partitions = revocation.partitions.clone();
-        let ticket = self.want_frontiers(Some(&partitions));
+        let Some(revocation) = &mut self.revocation else { return };
+        revocation.told = self.shared.frontiers(Some(&revocation.partitions));
+        let told = revocation.told.clone();
+        let ticket = self.want(told);
         self.set_step(Step::Committing(ticket));
     }
 
@@ -646,8 +651,12 @@ impl Driver {
 
     // ---- commits ----
 
-    fn want_frontiers(&mut self, of: Option<&[TopicPartition]>) -> Ticket {
-        let frontiers = self.shared.frontiers(of);
+    fn want_frontiers(&mut self) -> Ticket {
+        let frontiers = self.shared.frontiers(None);
+        self.want(frontiers)
+    }
+
+    fn want(&mut self, frontiers: Vec<(TopicPartition, i64, i32)>) -> Ticket {
         self.commits.want(frontiers.into_iter().map(|(tp, offset, leader_epoch)| {
             (tp, OffsetAndMetadata { offset, leader_epoch, metadata: String::new() })
         }))
@@ -659,7 +668,7 @@ impl Driver {
         {
             self.auto_commit_at = Some(now + interval);
             if self.membership.may_commit() {
-                self.want_frontiers(None);
+                self.want_frontiers();
             }
         }
     }
@@ -738,8 +747,9 @@ impl Driver {
         // What is acknowledged is committed; what is not, is not waited for. The last commit must be asked for before the release.
         let now = self.link.now();
         self.shared.change(|table| table.begin_revoke(&partitions));
-        let ticket = self.want_frontiers(Some(&partitions));
-        self.revocation = Some(Revocation { attempt: u64::MAX, partitions, deadline, step: Step::Committing(ticket) });
+        let step = Step::Draining;
+        self.revocation = Some(Revocation { attempt: u64::MAX, partitions, deadline, told: Vec::new(), step });
+        self.commit_before_revoke();
         self.closing =
             Some(Closing { deadline: deadline.max(now), reply: Some(reply), is_leaving: false, has_left: false });
     }
