@@ -21,6 +21,7 @@ cargo xtask bench: milena side by side with its peers
                        done: the machine's ceiling for a word count. Besides, needs a JDK from 17 on, and Maven.
                          --records N   words in each run (default 2000000)
                          --rounds N    (default 5)
+  codec [ARGUMENTS…]   the record batch codec beside that of the kafka-protocol crate; arguments go to criterion
 ";
 
 pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
@@ -32,6 +33,7 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     match chore.as_deref() {
         Some("spine") => spine(arguments),
         Some("repartition") => repartition(arguments),
+        Some("codec") => codec(arguments),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             Ok(())
@@ -60,16 +62,25 @@ fn repartition(arguments: Arguments) -> Result<()> {
     measured
 }
 
+fn codec(arguments: Arguments) -> Result<()> {
+    succeed(cargo(&["bench", "--package", "bench-codec"]).arg("--").args(arguments.rest()))
+}
+
 fn build() -> Result<()> {
     missing::need_c_compiler()?;
     say("building the benchmarks, optimised");
-    let manifest = workspace::root().join("bench/Cargo.toml");
-    succeed(
-        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--release", "--package", "nullbroker", "--package", "spine", "--manifest-path"])
-            .arg(manifest)
-            .env("CARGO_TARGET_DIR", target_dir()),
-    )
+    succeed(&mut cargo(&["build", "--release", "--package", "nullbroker", "--package", "spine"]))
+}
+
+/// Cargo, in the benchmarks' workspace.
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(arguments)
+        .arg("--manifest-path")
+        .arg(workspace::root().join("bench/Cargo.toml"))
+        .env("CARGO_TARGET_DIR", target_dir());
+    command
 }
 
 fn program() -> PathBuf {

@@ -63,8 +63,8 @@ fn visit(dir: &Path, each: &mut impl FnMut(&Path, &str)) -> Result<()> {
         let path = entry.path();
         let name = entry.file_name();
         if path.is_dir() {
-            // Build output, hidden folders, and the benchmarks, whose order of events nobody replays.
-            if name != "target" && name != "bench" && !name.as_encoded_bytes().starts_with(b".") {
+            // Build output, hidden folders, and what nobody replays: benchmarks and examples.
+            if name != "target" && name != "bench" && name != "examples" && !name.as_encoded_bytes().starts_with(b".") {
                 visit(&path, each)?;
             }
         } else if path.extension().is_some_and(|e| e == "rs") {

@@ -30,7 +30,8 @@ cargo xtask: one entry for every chore
   check                      formatting, lints and documentation, with warnings denied
   test [ARGUMENTS…]          every test, real Kafka included (needs a JDK from 17 on, and Maven)
   ci                         both, within a budget of time: what must be green before a change is in
-  bench spine|repartition    client CPU per record, librdkafka beside milena (needs a C compiler and make)
+  bench spine|repartition|codec
+                             client CPU per record, librdkafka beside milena (needs a C compiler and make)
   kafka up|down|status|run   a real Apache Kafka cluster on this machine
   schema                     the shapes of responses, from the message definitions inside Kafka's jar
 
