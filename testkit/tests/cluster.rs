@@ -263,3 +263,40 @@ async fn a_session_error_that_is_injected_stands_at_the_top() {
     assert_eq!(fault.fired(), 1);
     cluster.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_cut_off_anywhere_close_their_connection_only() {
+    let cluster = Cluster::builder().topic("t", 1).start_in_memory().unwrap();
+    let mut good = connect(&cluster, 1).await;
+    let topic = CreatableTopic::default().with_name(name("u")).with_num_partitions(1).with_replication_factor(1);
+    let requests = [
+        (
+            ApiKey::PRODUCE,
+            9,
+            milena_protocol::frame::encode_body(&produce_request("t", 0, TestBatch::of(&["a"]).bytes(), -1), 9),
+        ),
+        (ApiKey::FETCH, 12, milena_protocol::frame::encode_body(&fetch_request(&[("t", 0, 0)]), 12)),
+        (
+            ApiKey::CREATE_TOPICS,
+            7,
+            milena_protocol::frame::encode_body(&CreateTopicsRequest::default().with_topics(vec![topic]), 7),
+        ),
+        (ApiKey::API_VERSIONS, 3, milena_protocol::frame::encode_body(&versions_request(), 3)),
+    ];
+    for (api, version, body) in requests {
+        let body = body.unwrap();
+        for cut in 0..body.len() {
+            let mut frame = bytes::BytesMut::new();
+            milena_protocol::frame::put_request_header(&mut frame, api, version, true, 1, "cut");
+            milena_protocol::frame::seal(&mut frame, cut);
+            frame.extend_from_slice(&body[..cut]);
+            let mut raw = connect(&cluster, 1).await;
+            raw.stream.write_all(&frame).await.unwrap();
+            assert!(raw.is_closed().await, "{api} cut after {cut} bytes");
+        }
+    }
+    let seen = metadata(&mut good).await;
+    assert_eq!(seen.topics.len(), 1);
+    assert_eq!(cluster.partition_info("t", 0).log_end_offset, 0);
+    cluster.shutdown().await;
+}

@@ -317,3 +317,13 @@ async fn an_applied_produce_whose_answer_is_lost_is_in_the_log_once() {
     assert_eq!(cluster.records("t", 0).len(), 1);
     cluster.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_larger_than_the_pipe_goes_through_and_comes_back() {
+    let cluster = Cluster::builder().topic_with("t", 1, [("max.message.bytes", "10000000")]).start_in_memory().unwrap();
+    let mut raw = connect(&cluster, 1).await;
+    let batch = TestBatch::of(&["x".repeat(3_000_000).as_str()]).bytes();
+    assert_eq!(raw.produce("t", 0, batch.clone()).await.error_code, 0);
+    assert_eq!(raw.fetch("t", 0, 0).await.records.unwrap().len(), batch.len());
+    cluster.shutdown().await;
+}
