@@ -37,7 +37,7 @@
 //!
 //! Batches are slices of the chunk they arrived in. A chunk is 256 KiB (it fits a core's L2 cache together with the socket's pages;
 //! 64 KiB and 1 MiB were slower); when the rest of a batch does not fit, a new chunk is taken and only the part that has arrived is
-//! copied. A batch that announces more than four chunks gets them step by step, twice what has arrived: a length alone buys no memory.
+//! copied. A batch that announces more than three chunks gets them step by step, twice what has arrived: a length alone buys no memory.
 
 use bytes::{Buf, BytesMut};
 
@@ -569,8 +569,9 @@ const DIVERGING_EPOCH: u32 = 0;
 const CURRENT_LEADER: u32 = 1;
 const NODE_ENDPOINTS: u32 = 0;
 
-/// How many chunks a batch gets at once by its announced length: 1 MiB, the default of Kafka's `max.message.bytes`.
-const DIRECT_CHUNKS: usize = 4;
+/// How many chunks a batch gets at once by its announced length: with the old chunk, of which the beginning is copied, that is 1 MiB,
+/// which is what a peer may cost before it has sent anything.
+const DIRECT_CHUNKS: usize = 3;
 /// Reading fewer bytes than this is not worth a system call.
 const MIN_READ: usize = 4 * 1024;
 

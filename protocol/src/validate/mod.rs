@@ -1,6 +1,6 @@
 //! The guard in front of the message decoders.
 //!
-//! The decoders of the message crate reserve memory for as many elements as an array announces, before they have seen one: nine bytes
+//! The decoders of the message crate reserve memory for as many elements as an array announces, before they have seen one: ten bytes
 //! can ask for 290 GB, and a failed allocation ends the process. So [`frame::decode_body`](crate::frame::decode_body) first lets
 //! [`check`] walk over the bytes, by a table of what each response consists of (`table.rs`, written by `cargo xtask schema` from the
 //! definitions inside Kafka's own jar; `shape.rs` has its words). The walk goes the way the decoder will go, allocates nothing, and
@@ -177,14 +177,14 @@ impl Walk<'_> {
 
     fn tags(&mut self, structure: &Structure) -> Result<(), Refusal> {
         let count = self.reader.uvarint()?;
-        let mut unknown = 0;
+        let mut tag_bytes = FIRST_TAG_BYTES;
         for _ in 0..count {
             let (tag, len) = self.reader.tag()?;
             let field = structure.fields.iter().find(|field| field.tag(self.version) == Some(tag));
             let Some(field) = field else {
                 self.skip(len).map_err(|refusal| refusal.inside(Step::UnknownTag(tag)))?;
-                self.spend(1, if unknown == 0 { FIRST_TAG_BYTES } else { TAG_BYTES })?;
-                unknown += 1;
+                self.spend(1, tag_bytes)?;
+                tag_bytes = TAG_BYTES;
                 continue;
             };
             let inner = Reader::new(self.reader.take(len)?, 0, self.flexible);

@@ -18,6 +18,8 @@ pub(crate) struct Generator<'a> {
     flexible: bool,
     /// What fields with record batches hold.
     batches: &'a [Vec<u8>],
+    /// Elements as short as possible, each with a tag: what takes the most memory for its bytes.
+    greedy: bool,
     out: Generated,
 }
 
@@ -32,12 +34,29 @@ impl<'a> Generator<'a> {
         batches: &'a [Vec<u8>],
     ) -> Generated {
         let flexible = message.is_flexible(version);
-        let mut generator = Self { rng, version, flexible, batches, out: Generated::default() };
+        let generator = Self { rng, version, flexible, batches, greedy: false, out: Generated::default() };
+        generator.write(message, header_tags, size)
+    }
+
+    /// A message that takes as much memory for its bytes as it can. The guard may refuse it.
+    pub(crate) fn greedy(
+        rng: &'a mut fastrand::Rng,
+        message: &Message,
+        version: i16,
+        header_tags: bool,
+        size: usize,
+    ) -> Generated {
+        let flexible = message.is_flexible(version);
+        let generator = Self { rng, version, flexible, batches: &[], greedy: true, out: Generated::default() };
+        generator.write(message, header_tags, size)
+    }
+
+    fn write(mut self, message: &Message, header_tags: bool, size: usize) -> Generated {
         if header_tags {
-            generator.spot(|generator| generator.uvarint(0));
+            self.spot(|generator| generator.uvarint(0));
         }
-        generator.structure(&message.root, size);
-        generator.out
+        self.structure(&message.root, size);
+        self.out
     }
 
     /// Writes a structure into about `size` bytes.
@@ -45,7 +64,11 @@ impl<'a> Generator<'a> {
         let version = self.version;
         let room = size.saturating_sub(self.least(structure));
         // Tags of a newer broker, where there is room: in a small structure they would take more memory than it is worth.
-        let unknown = if self.flexible && room >= 64 && self.rng.u8(..4) == 0 { self.rng.usize(1..4) } else { 0 };
+        let unknown = match self.flexible {
+            true if self.greedy => 1,
+            true if room >= 64 && self.rng.u8(..4) == 0 => self.rng.usize(1..4),
+            _ => 0,
+        };
         let tagged: Vec<&Field> =
             structure.fields.iter().filter(|field| field.tag(version).is_some() && self.rng.bool()).collect();
         let in_place = || structure.fields.iter().filter(|field| field.is_in_place(version));
@@ -70,7 +93,8 @@ impl<'a> Generator<'a> {
             let mut number = 100;
             for share in shares {
                 number += self.rng.u32(1..1000);
-                self.tag(number, |generator| generator.noise(share));
+                let len = if self.greedy { 0 } else { share };
+                self.tag(number, |generator| generator.noise(len));
             }
         }
     }
@@ -95,7 +119,7 @@ impl<'a> Generator<'a> {
         match &field.kind {
             Kind::Bytes if field.name == "Records" => self.records(share),
             // Groups have different names. Many with an empty one would take more memory than any message may.
-            Kind::String if field.name == "GroupId" => {
+            Kind::String if field.name == "GroupId" && !self.greedy => {
                 let len = share.clamp(2, 1000);
                 if self.flexible {
                     self.count(len)
@@ -146,6 +170,8 @@ impl<'a> Generator<'a> {
                 let least = self.least_value(element).max(1);
                 let (count, each) = if share < least {
                     (0, 0)
+                } else if self.greedy {
+                    (share / (least + GREEDY_TAG_BYTES), least)
                 } else {
                     let each = log_uniform(self.rng, least, share.max(least + 1));
                     (share / each, each)
@@ -250,6 +276,9 @@ impl<'a> Generator<'a> {
         }
     }
 }
+
+/// Number and length of a tag without a value.
+const GREEDY_TAG_BYTES: usize = 3;
 
 /// A number from `low` up to but not including `high`, every power of two as probable as the next.
 pub(crate) fn log_uniform(rng: &mut fastrand::Rng, low: usize, high: usize) -> usize {

@@ -72,14 +72,27 @@ pub(crate) fn all() -> &'static [Target] {
 impl Target {
     /// A valid message of about `size` bytes.
     pub(crate) fn generate(self, rng: &mut fastrand::Rng, size: usize) -> Generated {
+        match self.shape() {
+            Some((shape, header_tags)) => Generator::message(rng, shape, self.version, header_tags, size, batches()),
+            None => whole_batches(rng, size),
+        }
+    }
+
+    /// A message of about `size` bytes that takes as much memory as it can, if it is a message.
+    pub(crate) fn generate_greedy(self, rng: &mut fastrand::Rng, size: usize) -> Option<Generated> {
+        let (shape, header_tags) = self.shape()?;
+        Some(Generator::greedy(rng, shape, self.version, header_tags, size))
+    }
+
+    /// What the message looks like, and whether it has header tags in front.
+    fn shape(self) -> Option<(&'static validate::Message, bool)> {
         let (api, header_tags) = match self.kind {
             Kind::Message { api, header_tags, .. } => (api, header_tags),
             Kind::Produce => (ApiKey::PRODUCE, produce::is_flexible(self.version)),
             Kind::Fetch => (ApiKey::FETCH, fetch::is_flexible(self.version)),
-            Kind::Batches => return whole_batches(rng, size),
+            Kind::Batches => return None,
         };
-        let shape = validate::shape(api).expect("every response that is decoded has a shape");
-        Generator::message(rng, shape, self.version, header_tags, size, batches())
+        Some((validate::shape(api).expect("every response that is decoded has a shape"), header_tags))
     }
 
     /// Reads a frame of which `announced` bytes should come, and `body` has come.
@@ -105,15 +118,16 @@ impl Target {
         }
     }
 
-    /// Behind the guard a decoder has only one thing left to complain about; anything else would mean that it reads other fields
-    /// than the guard has walked over.
+    /// Behind the guard a decoder has two things left to complain about: bytes that are not UTF-8, and a tag whose number a later
+    /// version uses. Anything else would mean that it reads other fields than the guard has walked over.
     fn late_refusal(self, api: ApiKey, header_tags: bool, mut body: Bytes, error: &FrameError) -> Verdict {
         if (header_tags && frame::skip_tags(&mut body).is_none()) || validate::check(api, self.version, &body).is_err()
         {
             return Verdict::Refused;
         }
         let error = error.to_string();
-        assert!(error.contains("utf-8"), "the guard let through what the decoder does not read: {error}");
+        let known = error.contains("utf-8") || error.contains("is not valid for version");
+        assert!(known, "the guard let through what the decoder does not read: {error}");
         Verdict::RefusedLate
     }
 }
