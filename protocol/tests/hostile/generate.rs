@@ -18,8 +18,7 @@ pub(crate) struct Generator<'a> {
     flexible: bool,
     /// What fields with record batches hold.
     batches: &'a [Vec<u8>],
-    /// Elements as short as possible, each with a tag: what takes the most memory for its bytes.
-    greedy: bool,
+    greed: Greed,
     out: Generated,
 }
 
@@ -34,7 +33,7 @@ impl<'a> Generator<'a> {
         batches: &'a [Vec<u8>],
     ) -> Generated {
         let flexible = message.is_flexible(version);
-        let generator = Self { rng, version, flexible, batches, greedy: false, out: Generated::default() };
+        let generator = Self { rng, version, flexible, batches, greed: Greed::None, out: Generated::default() };
         generator.write(message, header_tags, size)
     }
 
@@ -45,9 +44,10 @@ impl<'a> Generator<'a> {
         version: i16,
         header_tags: bool,
         size: usize,
+        greed: Greed,
     ) -> Generated {
         let flexible = message.is_flexible(version);
-        let generator = Self { rng, version, flexible, batches: &[], greedy: true, out: Generated::default() };
+        let generator = Self { rng, version, flexible, batches: &[], greed, out: Generated::default() };
         generator.write(message, header_tags, size)
     }
 
@@ -65,8 +65,8 @@ impl<'a> Generator<'a> {
         let room = size.saturating_sub(self.least(structure));
         // Tags of a newer broker, where there is room: in a small structure they would take more memory than it is worth.
         let unknown = match self.flexible {
-            true if self.greedy => 1,
-            true if room >= 64 && self.rng.u8(..4) == 0 => self.rng.usize(1..4),
+            true if self.greed == Greed::Tags => 1,
+            true if self.greed == Greed::None && room >= 64 && self.rng.u8(..4) == 0 => self.rng.usize(1..4),
             _ => 0,
         };
         let tagged: Vec<&Field> =
@@ -93,7 +93,7 @@ impl<'a> Generator<'a> {
             let mut number = 100;
             for share in shares {
                 number += self.rng.u32(1..1000);
-                let len = if self.greedy { 0 } else { share };
+                let len = if self.greed == Greed::Tags { 0 } else { share };
                 self.tag(number, |generator| generator.noise(len));
             }
         }
@@ -119,7 +119,7 @@ impl<'a> Generator<'a> {
         match &field.kind {
             Kind::Bytes if field.name == "Records" => self.records(share),
             // Groups have different names. Many with an empty one would take more memory than any message may.
-            Kind::String if field.name == "GroupId" && !self.greedy => {
+            Kind::String if field.name == "GroupId" && self.greed == Greed::None => {
                 let len = share.clamp(2, 1000);
                 if self.flexible {
                     self.count(len)
@@ -170,8 +170,8 @@ impl<'a> Generator<'a> {
                 let least = self.least_value(element).max(1);
                 let (count, each) = if share < least {
                     (0, 0)
-                } else if self.greedy {
-                    (share / (least + GREEDY_TAG_BYTES), least)
+                } else if self.greed != Greed::None {
+                    (share / (least + if self.greed == Greed::Tags { GREEDY_TAG_BYTES } else { 0 }), least)
                 } else {
                     let each = log_uniform(self.rng, least, share.max(least + 1));
                     (share / each, each)
@@ -275,6 +275,16 @@ impl<'a> Generator<'a> {
             Kind::Bytes | Kind::Array(_) => 4,
         }
     }
+}
+
+/// Whether a message takes as much memory for its bytes as it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Greed {
+    None,
+    /// Elements as short as possible.
+    Elements,
+    /// And each of them with a tag that nobody knows.
+    Tags,
 }
 
 /// Number and length of a tag without a value.

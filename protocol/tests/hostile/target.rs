@@ -9,7 +9,7 @@ use milena_protocol::produce::{self, Produced};
 use milena_protocol::records::{Compression, Compressor, Cursor, ProducerStamp, RawBatch, Scratch, split_batch};
 use milena_protocol::{ApiKey, FrameError, HeaderVersion, Message as _, frame, validate};
 
-use crate::generate::{Generated, Generator};
+use crate::generate::{Generated, Generator, Greed};
 use crate::support::{build, records_of};
 
 /// One reader of bytes, in one version.
@@ -79,9 +79,9 @@ impl Target {
     }
 
     /// A message of about `size` bytes that takes as much memory as it can, if it is a message.
-    pub(crate) fn generate_greedy(self, rng: &mut fastrand::Rng, size: usize) -> Option<Generated> {
+    pub(crate) fn generate_greedy(self, rng: &mut fastrand::Rng, size: usize, greed: Greed) -> Option<Generated> {
         let (shape, header_tags) = self.shape()?;
-        Some(Generator::greedy(rng, shape, self.version, header_tags, size))
+        Some(Generator::greedy(rng, shape, self.version, header_tags, size, greed))
     }
 
     /// What the message looks like, and whether it has header tags in front.
