@@ -23,7 +23,8 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo) -> Result<()> {
     missing::need_component("cargo-clippy", "clippy")?;
     steps.run("formatting", || {
         cargo.run(["fmt", "--all", "--check"], &[])?;
-        cargo.run(["fmt", "--all", "--manifest-path", "bench/Cargo.toml", "--check"], &[])
+        cargo.run(["fmt", "--all", "--manifest-path", "bench/Cargo.toml", "--check"], &[])?;
+        cargo.run(["fmt", "--all", "--manifest-path", "fuzz/Cargo.toml", "--check"], &[])
     });
     steps.run("every select! is biased", selects_are_biased);
     steps.run("the table of response shapes", schema::check);
