@@ -1,7 +1,6 @@
 //! Allocations of a record in steady state: none. What is left is counted per batch and request.
 
 #![expect(unsafe_code, reason = "a counting allocator is an unsafe trait; this one only counts and passes on")]
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
