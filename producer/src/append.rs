@@ -12,7 +12,8 @@ use crate::delivery::{Delivery, Done};
 use crate::partitioner::{Choice, Partitioner, Unplaced, murmur2_partition};
 use crate::pool::Charge;
 use crate::record::{AsRecord, RecordView};
-use crate::shared::{Shared, Topic};
+use crate::shared::Shared;
+use crate::topics::Topic;
 
 /// Why a record was not taken at once.
 #[derive(Debug)]
@@ -39,8 +40,7 @@ impl Shared {
     /// Appends a record, or says why not. `prepaid` is room that was waited for; what is not used of it stays there.
     #[inline]
     pub(crate) fn append(&self, record: &RecordView<'_>, prepaid: &mut Option<Charge>) -> Result<Delivery, NotTaken> {
-        let topics = self.topics.load();
-        let Some(topic) = topics.get(record.topic) else { return Err(self.not_known()) };
+        let Some(topic) = self.topics.get(record.topic) else { return Err(self.not_known()) };
         let content = self.content(record);
         let partition = match record.partition {
             Some(partition) => partition,
@@ -156,8 +156,7 @@ impl Shared {
         prepaid: &mut Option<Charge>,
     ) -> Run {
         let mut run = Run::default();
-        let topics = self.topics.load();
-        let Some(known) = topics.get(topic) else {
+        let Some(known) = self.topics.get(topic) else {
             run.stopped = Some(self.not_known());
             return run;
         };

@@ -2,7 +2,8 @@
 //!
 //! # The journey of a record
 //!
-//! 1. `send` (`producer.rs`) lends a [`Record`] (`record.rs`) and finds its topic and partition (`append.rs`, `partitioner.rs`).
+//! 1. `send` (`producer.rs`) lends a [`Record`] (`record.rs`) and finds its topic (`topics.rs`) and its
+//!    partition (`partitioner.rs`); `append.rs` is what runs for every record.
 //! 2. Under the partition's short lock the record is encoded, once, into the open batch (`accumulator.rs`), in a buffer of the one
 //!    pool with the one budget (`pool.rs`). The user gets a [`Delivery`] (`delivery.rs`).
 //! 3. The batch closes because it is full, its linger is over, or somebody flushes. The partition goes into its broker's queue, and
@@ -30,6 +31,7 @@ mod producer;
 mod record;
 mod sequence;
 mod shared;
+mod topics;
 
 pub use config::{Acks, ProducerBuilder};
 pub use delivery::{Delivery, Placed};

@@ -1,11 +1,10 @@
 //! What the handles and the tasks of one producer share: its topics, its brokers, its identity and its end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
-use milena_client::{Error, ErrorKind, FixedHashMap, Link, Outcome, TopicInterest};
+use milena_client::{Error, ErrorKind, Link, Outcome, TopicInterest};
 use milena_protocol::records::Compressor;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -16,9 +15,10 @@ use crate::config::Config;
 use crate::delivery::{Done, Ending};
 use crate::driver;
 use crate::metrics::Metrics;
-use crate::partitioner::{ClusterView, next_sticky};
+use crate::partitioner::next_sticky;
 use crate::pool::Pool;
 use crate::sequence::Identity;
+use crate::topics::{Sticky, Topic, Topics};
 
 pub(crate) struct Shared {
     pub(crate) link: Link,
@@ -26,9 +26,9 @@ pub(crate) struct Shared {
     pub(crate) sizes: Sizes,
     pub(crate) pool: Pool,
     pub(crate) metrics: Metrics,
-    /// Read by every `send`; replaced whole when a topic is new or has grown.
-    pub(crate) topics: ArcSwap<FixedHashMap<Arc<str>, Arc<Topic>>>,
-    /// Held while `topics` is replaced. Keeps the topics in the client's metadata.
+    /// Read by every `send`.
+    pub(crate) topics: Topics,
+    /// Held while a topic is added to `topics`. Keeps the topics in the client's metadata.
     interests: Mutex<Vec<TopicInterest>>,
     brokers: Mutex<BTreeMap<i32, Arc<Broker>>>,
     identity: Mutex<ProducerId>,
@@ -45,18 +45,6 @@ pub(crate) struct Shared {
     gathers: AtomicU64,
     /// Compressors that are not in use; each has tables that are worth keeping.
     compressors: Mutex<Vec<Compressor>>,
-}
-
-/// A topic and its partitions; the index is the partition's number.
-pub(crate) struct Topic {
-    pub(crate) parts: Vec<Arc<Part>>,
-    pub(crate) sticky: Arc<Sticky>,
-}
-
-/// Where a topic's records without a key go at the moment.
-pub(crate) struct Sticky {
-    pub(crate) partition: AtomicI32,
-    rng: Mutex<fastrand::Rng>,
 }
 
 /// The producer's identity, which new partitions begin with.
@@ -82,7 +70,7 @@ impl Shared {
             metrics,
             sizes,
             config,
-            topics: ArcSwap::default(),
+            topics: Topics::new(),
             interests: Mutex::default(),
             brokers: Mutex::default(),
             identity: Mutex::default(),
@@ -103,8 +91,7 @@ impl Shared {
         if self.is_closed.load(Ordering::Acquire) {
             return;
         }
-        let topics = self.topics.load();
-        let before = topics.get(&known.name);
+        let before = self.topics.get(&known.name);
         let count = known.partitions.iter().map(|partition| partition.id + 1).max().unwrap_or(0).max(0);
         let mut parts = before.map_or_else(Vec::new, |before| before.parts.clone());
         if before.is_some() && parts.len() >= count as usize {
@@ -121,28 +108,22 @@ impl Shared {
                 let first = next_sticky(&mut rng, count, |partition| {
                     known.partition(partition).is_some_and(|partition| partition.leader.is_some())
                 });
-                Arc::new(Sticky { partition: AtomicI32::new(first), rng: Mutex::new(rng) })
+                Sticky::new(first, rng)
             }
         };
-        let topic = Arc::new(Topic { parts, sticky });
+        let topic = Topic::new(known.name.clone(), parts, sticky);
         self.assign_all(known, &topic);
-        let mut next = FixedHashMap::clone(&topics);
-        next.insert(known.name.clone(), topic);
-        self.topics.store(Arc::new(next));
+        self.topics.insert(topic);
     }
 
     /// Takes in a new picture of the cluster: more partitions, other leaders.
     pub(crate) fn on_metadata(self: &Arc<Self>) {
         let metadata = self.link.metadata();
-        for (name, topic) in self.sorted_topics() {
-            let Some(known) = metadata.topic(&name) else { continue };
+        for topic in self.topics.sorted() {
+            let Some(known) = metadata.topic(&topic.name) else { continue };
             self.assign_all(known, &topic);
             self.add_topic(known);
         }
-    }
-
-    fn sorted_topics(&self) -> BTreeMap<Arc<str>, Arc<Topic>> {
-        self.topics.load().iter().map(|(name, topic)| (name.clone(), topic.clone())).collect()
     }
 
     fn assign_all(self: &Arc<Self>, known: &milena_client::Topic, topic: &Topic) {
@@ -193,7 +174,7 @@ impl Shared {
 
     /// All partitions, in order.
     pub(crate) fn parts(&self) -> Vec<Arc<Part>> {
-        self.sorted_topics().values().flat_map(|topic| topic.parts.iter().cloned()).collect()
+        self.topics.sorted().iter().flat_map(|topic| topic.parts.iter().cloned()).collect()
     }
 
     /// Does what an append, or anything else under a partition's lock, has left to be done outside of it.
@@ -363,32 +344,6 @@ impl Shared {
             queue.ready.clear();
             queue.lingering.clear();
         }
-    }
-}
-
-impl Topic {
-    /// Another sticky partition, if it still is `from`.
-    pub(crate) fn move_sticky(&self, from: i32) {
-        let mut rng = lock(&self.sticky.rng);
-        let next = next_sticky(&mut rng, self.parts.len() as i32, |partition| {
-            self.parts.get(partition as usize).is_some_and(|part| part.is_available())
-        });
-        let _ = self.sticky.partition.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
-    }
-}
-
-impl ClusterView for Topic {
-    fn partitions(&self) -> i32 {
-        self.parts.len() as i32
-    }
-
-    fn is_available(&self, partition: i32) -> bool {
-        usize::try_from(partition).ok().and_then(|index| self.parts.get(index)).is_some_and(|part| part.is_available())
-    }
-
-    fn queued_bytes(&self, partition: i32) -> usize {
-        let part = usize::try_from(partition).ok().and_then(|index| self.parts.get(index));
-        part.map_or(0, |part| part.lock().queued_bytes())
     }
 }
 
