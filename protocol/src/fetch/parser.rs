@@ -233,7 +233,7 @@ impl FetchParser {
     /// Whatever was left of the one before is forgotten.
     ///
     /// # Errors
-    /// [`FrameError::Decode`] for a version outside [`VERSIONS`](super::VERSIONS).
+    /// [`FrameError::Decode`] for a version outside [`VERSIONS`].
     pub fn begin(&mut self, version: i16, body_len: usize) -> Result<(), FrameError> {
         self.version = version;
         if !VERSIONS.contains(&version) {
