@@ -346,7 +346,8 @@ impl Partitions {
         slot.queue.clear();
     }
 
-    fn forget_runs(&mut self, id: SlotId) {
+    /// No acknowledgement of what has been handed out counts any more.
+    pub(crate) fn forget_runs(&mut self, id: SlotId) {
         let slot = &mut self.slots[id as usize];
         slot.acks.forget_runs();
         if self.lent.is_some_and(|(lent, _)| lent == id) {

@@ -155,9 +155,13 @@ impl Reader {
                 runs.reserve_exact(self.runs + 1);
             }
             match self.take_run((most - count) as u32) {
-                Ok(Some(run)) => {
-                    count += run.count as usize;
-                    runs.push(run);
+                // At once, before the next batch is looked at: what that one skips must not overtake what this one hands out.
+                Ok(Some(mut run)) => {
+                    if let Some(id) = self.shared.partitions().hand_out(&run.batch, run.to, false) {
+                        run.id = id;
+                        count += run.count as usize;
+                        runs.push(run);
+                    }
                 }
                 Ok(None) => {}
                 Err(error) if runs.is_empty() => return Err(error),
@@ -171,8 +175,7 @@ impl Reader {
             return Ok(None);
         }
         self.runs = runs.len().max(self.runs / 2);
-        let records = self.register(runs);
-        Ok(Some(records))
+        Ok(Some(self.gather(runs, count)))
     }
 
     /// Takes up to `most` records of the batch at hand.
@@ -201,27 +204,17 @@ impl Reader {
         Ok(Some(Run { batch, cursor, count, to, id: 0 }))
     }
 
-    /// Enters the runs as handed out. Those of partitions that were sought or revoked meanwhile are left out.
-    fn register(&mut self, mut runs: Vec<Run>) -> Records {
-        let mut bytes = 0;
-        {
-            let mut partitions = self.shared.partitions();
-            runs.retain_mut(|run| match partitions.hand_out(&run.batch, run.to, false) {
-                Some(id) => {
-                    run.id = id;
-                    // The share of a split batch, so that the sum is right.
-                    let of = run.batch.batch.count().max(1) as usize;
-                    bytes += run.batch.batch.owner().len() * run.count as usize / of;
-                    true
-                }
-                None => false,
-            });
-        }
+    /// Makes records of runs.
+    fn gather(&self, mut runs: Vec<Run>, count: usize) -> Records {
+        // The share of a split batch, so that the sum is right.
+        let share = |run: &Run| {
+            let of = u64::from(run.batch.batch.count().max(1));
+            run.batch.batch.owner().len() as u64 * u64::from(run.count) / of
+        };
+        self.shared.metrics.records.add(count as u64);
+        self.shared.metrics.bytes.add(runs.iter().map(share).sum());
         // Together by partition: in place, without an allocation.
         runs.sort_unstable_by_key(|run| (run.batch.origin.slot, run.to));
-        let count = runs.iter().map(|run| run.count as usize).sum();
-        self.shared.metrics.records.add(count as u64);
-        self.shared.metrics.bytes.add(bytes as u64);
         Records { runs, count, shared: self.shared.clone() }
     }
 
@@ -405,4 +398,158 @@ impl Drop for Reader {
 
 pub(crate) fn closed() -> Error {
     Error::new(milena_client::ErrorKind::Closed, "the consumer is closed: build a new one.")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use milena_client::{Client, Gauge, Owner, TopicPartition};
+    use milena_protocol::records::{BatchBuilder, ProducerStamp, split_batch};
+    use milena_testkit::Cluster;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::partitions::Stand;
+
+    const CONTROL: u8 = 0x20;
+
+    /// A reader of one partition whose batches the test queues itself; no loop runs.
+    struct Scene {
+        reader: Reader,
+        _owner: Owner,
+        _cluster: Cluster,
+    }
+
+    /// A batch at `offset` that was written with `last_delta + 1` records, of which the first `count` are left.
+    fn batch(offset: i64, count: u8, last_delta: u8, attributes: u8) -> RawBatch {
+        let mut builder = BatchBuilder::new(vec![0; 4096], 0);
+        for value in 0..count {
+            builder.append(0, None, Some(&[value]), &[]).unwrap();
+        }
+        if count == 0 {
+            builder.append(0, None, None, &[]).unwrap();
+        }
+        let mut sealed = builder.seal();
+        sealed.stamp(ProducerStamp::NONE);
+        let mut bytes = sealed.bytes().to_vec();
+        if count == 0 {
+            // What compaction leaves of a batch: its header.
+            bytes.truncate(61);
+            bytes[8..12].copy_from_slice(&49i32.to_be_bytes());
+            bytes[57..61].copy_from_slice(&0i32.to_be_bytes());
+        }
+        bytes[..8].copy_from_slice(&offset.to_be_bytes());
+        bytes[22] = attributes;
+        bytes[23..27].copy_from_slice(&i32::from(last_delta).to_be_bytes());
+        split_batch(&mut Bytes::from(bytes)).unwrap().unwrap()
+    }
+
+    impl Scene {
+        async fn new(position: i64) -> Self {
+            let cluster = Cluster::builder().brokers(1).topic("t", 1).start_in_memory().unwrap();
+            let client = Client::builder(cluster.bootstrap_servers())
+                .connector(cluster.connector())
+                .resolver(cluster.resolver())
+                .simulation(tokio::runtime::Handle::current())
+                .seed(1)
+                .connect()
+                .await
+                .unwrap();
+            let owner = client.new_owner("reader");
+            // The batches are edited, so their checksums are not right.
+            let config = Config { check_crcs: false, ..Config::default() };
+            let (group, _) = mpsc::unbounded_channel();
+            let shared = Arc::new(Shared::new(config, owner.link().clone(), Some(group)));
+            {
+                let mut partitions = shared.partitions();
+                let tp = TopicPartition::new("t", 0);
+                partitions.assign([(tp, Stand::AwaitCommitted, Gauge::default())]);
+                let look_up = partitions.look_ups().remove(0);
+                partitions.start_at(look_up.slot, look_up.generation, position);
+            }
+            Self { reader: Reader::new(shared), _owner: owner, _cluster: cluster }
+        }
+
+        fn queue(&self, raw: RawBatch) -> bool {
+            self.reader.shared.partitions().queue(0, 1, raw)
+        }
+
+        fn position(&self) -> Option<i64> {
+            self.reader.shared.partitions().state(&TopicPartition::new("t", 0)).unwrap().position
+        }
+
+        fn frontier(&self) -> i64 {
+            self.reader.shared.frontiers(None)[0].1
+        }
+
+        /// The offsets that a poll gives; all of them acknowledged.
+        fn poll(&mut self) -> Vec<i64> {
+            let Some(records) = self.reader.try_poll(Waker::noop()).unwrap() else { return Vec::new() };
+            let offsets = records.iter().map(|record| record.offset()).collect();
+            records.ack();
+            offsets
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn control_batches_are_not_delivered_and_move_position_and_frontier() {
+        let mut scene = Scene::new(0).await;
+        assert!(scene.queue(batch(0, 1, 0, CONTROL)));
+        assert_eq!((scene.poll(), scene.position(), scene.frontier()), (vec![], Some(1), 1));
+        assert!(scene.queue(batch(1, 3, 2, 0)) && scene.queue(batch(4, 1, 0, CONTROL)));
+        assert_eq!((scene.poll(), scene.position(), scene.frontier()), (vec![1, 2, 3], Some(5), 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holes_at_the_end_of_a_batch_and_emptied_batches_move_position_and_frontier() {
+        let mut scene = Scene::new(0).await;
+        assert!(scene.queue(batch(0, 3, 9, 0)) && scene.queue(batch(10, 0, 4, 0)));
+        assert_eq!((scene.poll(), scene.position(), scene.frontier()), (vec![0, 1, 2], Some(15), 15));
+        assert_eq!(scene.reader.shared.budget.used(), -(batch(0, 3, 9, 0).len() as i64) - 61, "all of it was freed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_begins_before_the_position_is_read_from_the_position_on() {
+        let mut scene = Scene::new(5).await;
+        assert!(scene.queue(batch(3, 6, 5, 0)));
+        assert_eq!((scene.poll(), scene.position()), (vec![5, 6, 7, 8], Some(9)));
+        assert!(!scene.queue(batch(3, 6, 5, 0)), "another broker's copy of what is here already");
+        assert!(!scene.reader.shared.partitions().queue(0, 7, batch(9, 1, 0, 0)), "asked for in another generation");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lent_records_are_acknowledged_one_by_one_and_revoked_between_two() {
+        let mut scene = Scene::new(0).await;
+        scene.queue(batch(0, 5, 4, 0));
+        let tp = [TopicPartition::new("t", 0)];
+        let mut cx = Context::from_waker(Waker::noop());
+        for offset in 0..3 {
+            assert!(matches!(scene.reader.poll_next(&mut cx), Poll::Ready(Ok(true))));
+            assert_eq!(scene.reader.lent_record().unwrap().offset(), offset);
+            assert_eq!(scene.frontier(), offset, "what is lent is not done");
+        }
+        scene.reader.shared.change(|partitions| partitions.begin_revoke(&tp));
+        assert!(!scene.reader.shared.partitions().is_drained(&tp), "one is in the user's hands");
+        assert!(scene.reader.poll_next(&mut cx).is_pending(), "nothing more of it");
+        assert!(scene.reader.shared.partitions().is_drained(&tp));
+        assert_eq!(scene.frontier(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_whose_records_are_broken_is_an_error_once_and_stops_its_partition() {
+        let mut scene = Scene::new(0).await;
+        let sound = batch(0, 3, 2, 0);
+        let mut bytes = sound.bytes().to_vec();
+        let last = bytes.len() - 3;
+        bytes[last] = 0x7f;
+        scene.queue(split_batch(&mut Bytes::from(bytes)).unwrap().unwrap());
+        let records = scene.reader.try_poll(Waker::noop()).unwrap().unwrap();
+        assert!(records.iter().count() < 3);
+        let error = scene.reader.try_poll(Waker::noop()).unwrap_err();
+        assert_eq!(error.topic_partition().unwrap().to_string(), "t-0");
+        assert!(scene.poll().is_empty());
+        records.ack();
+        assert!(scene.frontier() < 3, "records that nobody has seen are not committed");
+    }
 }

@@ -106,7 +106,11 @@ impl Shared {
     /// A batch that was handed out turns out to be unreadable.
     pub(crate) fn on_broken_batch(&self, batch: &OpenBatch, error: Option<BatchError>) {
         let error = batch_error(&batch.origin, batch.batch.base_offset(), error);
-        self.change(|partitions| partitions.stick(batch.origin.slot, batch.generation, error));
+        self.change(|partitions| {
+            // Its run holds records that nobody will see: no acknowledgement of it may count.
+            partitions.forget_runs(batch.origin.slot);
+            partitions.stick(batch.origin.slot, batch.generation, error)
+        });
     }
 }
 
