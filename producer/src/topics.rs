@@ -14,7 +14,7 @@ pub(crate) struct Topic {
     pub(crate) parts: Vec<Arc<Part>>,
     pub(crate) sticky: Arc<Sticky>,
     /// The same topic with more partitions, once it has them.
-    grown: OnceLock<Arc<Topic>>,
+    grown: OnceLock<Arc<Self>>,
 }
 
 /// Where a topic's records without a key go at the moment.
@@ -32,7 +32,7 @@ pub(crate) struct Topics {
 /// A table with open addressing. When it is half full another one follows, eight times as large.
 struct Table {
     slots: Box<[OnceLock<Arc<Topic>>]>,
-    next: OnceLock<Box<Table>>,
+    next: OnceLock<Box<Self>>,
 }
 
 /// Enough for most producers; a power of two, as all of them are.
