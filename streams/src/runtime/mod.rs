@@ -14,7 +14,7 @@ mod thread;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use milena_client::{Client, NewTopic, OffsetSpec, Owner, TopicPartition};
+use milena_client::{Admin, Client, NewTopic, OffsetSpec, Owner, TopicPartition};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -83,7 +83,7 @@ impl KafkaStreams {
             spawn(&owner, plan)?;
         }
         let state = status.subscribe();
-        Ok(RunningStreams { client: client.clone(), owner, threads, status, state })
+        Ok(RunningStreams { admin: client.admin(), owner, threads, status, state })
     }
 }
 
@@ -148,7 +148,7 @@ fn new_topic(topic: &InternalTopic, replication_factor: i16) -> NewTopic {
 
 /// A running application. Dropped, its threads commit what they have and end; [`close`](Self::close) waits for them.
 pub struct RunningStreams {
-    client: Client,
+    admin: Admin,
     owner: Owner,
     threads: Vec<mpsc::UnboundedSender<Instant>>,
     status: Arc<Status>,
@@ -205,7 +205,7 @@ impl RunningStreams {
         let committed = self.status.committed();
         let ask: Vec<(TopicPartition, OffsetSpec)> =
             committed.keys().flat_map(|partition| [OffsetSpec::Latest].map(|spec| (partition.clone(), spec))).collect();
-        let ends = self.client.admin().list_offsets(&ask).await.map_err(StreamsError::client("asking for the ends"))?;
+        let ends = self.admin.list_offsets(&ask).await.map_err(StreamsError::client("asking for the ends"))?;
         Ok(committed
             .into_iter()
             .map(|(partition, committed)| {

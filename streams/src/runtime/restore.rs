@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use milena_client::{Client, OffsetSpec, TopicPartition};
+use milena_client::{Admin, Client, OffsetSpec, TopicPartition};
 use milena_consumer::{PartitionConsumer, StartAt};
 
 use super::{names::TopicNames, thread::FETCH_BYTES};
@@ -25,6 +25,7 @@ impl Restore {
     /// Asks for the ends and starts reading. `None` if nothing is there to restore.
     pub(crate) async fn start(
         client: &Client,
+        admin: &Admin,
         names: &TopicNames,
         task: &mut Task,
     ) -> Result<Option<Self>, StreamsError> {
@@ -45,7 +46,7 @@ impl Restore {
         let fail = || StreamsError::client(format!("restoring the stores of task {id}"));
         let ask: Vec<(TopicPartition, OffsetSpec)> =
             changelogs.keys().map(|changelog| (changelog.clone(), OffsetSpec::Latest)).collect();
-        let latest = client.admin().list_offsets(&ask).await.map_err(fail())?;
+        let latest = admin.list_offsets(&ask).await.map_err(fail())?;
         let ends: BTreeMap<TopicPartition, (usize, i64)> = changelogs
             .into_iter()
             .filter_map(|(changelog, store)| {

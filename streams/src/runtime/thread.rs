@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use milena_client::{Client, Error, ErrorKind, TopicPartition};
+use milena_client::{Admin, Client, Error, ErrorKind, TopicPartition, protocol::ErrorCode};
 use milena_consumer::{
     Consumer, ConsumerHandle, ListenerFuture, OffsetAndMetadata, OffsetReset, RebalanceListener, Records,
 };
@@ -152,6 +152,7 @@ struct Active {
 struct StreamThread {
     index: usize,
     client: Client,
+    admin: Admin,
     topology: Topology,
     names: Arc<TopicNames>,
     config: Arc<StreamsConfig>,
@@ -204,6 +205,7 @@ impl StreamThread {
             is_assigned: false,
             tasks: BTreeMap::new(),
             index,
+            admin: client.admin(),
             client,
             topology,
             names,
@@ -317,7 +319,7 @@ impl StreamThread {
                         let seed = self.client.rng(&format!("store/{id}")).u64(..);
                         let mut task = self.topology.task(id, seed)?;
                         task.set_cache_bound(self.config.cache_max_bytes / self.config.threads);
-                        let restore = Restore::start(&self.client, &self.names, &mut task).await?;
+                        let restore = Restore::start(&self.client, &self.admin, &self.names, &mut task).await?;
                         if restore.is_some() {
                             self.handle.pause(&partitions_of(&self.names, &task));
                         }
@@ -410,10 +412,11 @@ impl StreamThread {
                 for header in record.headers().iter() {
                     headers.push(header.key.to_vec(), header.value.map(|value| value.to_vec().into()));
                 }
-                block.push(record.offset(), record.timestamp(), record.key(), record.value(), headers);
+                // Before the push, not after it: the last block must not be empty, it carries the offset behind a hole.
                 if block.is_full() {
                     active.task.add(input, block.finish());
                 }
+                block.push(record.offset(), record.timestamp(), record.key(), record.value(), headers);
             }
             if !block.is_empty() {
                 active.task.add(input, block.finish_to(partition.next_offset()));
@@ -478,20 +481,18 @@ impl StreamThread {
         }
         self.sends.settle().await.map_err(StreamsError::client("writing results"))?;
         let mut offsets = Vec::new();
-        for active in self.tasks.values_mut() {
+        for active in self.tasks.values() {
             let partition = active.task.id().partition;
-            let reached = active.task.offsets();
-            for (topic, offset) in &reached {
-                if active.committed.get(topic) != Some(offset) {
-                    let metadata = OffsetAndMetadata { offset: *offset, leader_epoch: -1, metadata: String::new() };
-                    offsets.push((TopicPartition { topic: self.names.name(*topic).clone(), partition }, metadata));
+            for (topic, offset) in active.task.offsets() {
+                if active.committed.get(&topic) != Some(&offset) {
+                    let metadata = OffsetAndMetadata { offset, leader_epoch: -1, metadata: String::new() };
+                    offsets.push((TopicPartition { topic: self.names.name(topic).clone(), partition }, metadata));
                 }
             }
-            active.committed = reached;
         }
         if !offsets.is_empty() {
             match self.handle.commit_offsets(offsets).await {
-                Ok(()) => {}
+                Ok(()) => self.tasks.values_mut().for_each(|active| active.committed = active.task.offsets()),
                 Err(error) if is_migrated(&error) => {
                     tracing::warn!(thread = self.index, %error, "not committed: the tasks have moved, and are processed again elsewhere");
                 }
@@ -520,7 +521,7 @@ impl StreamThread {
             }
         }
         if !before.is_empty()
-            && let Err(error) = self.client.admin().delete_records(&before).await
+            && let Err(error) = self.admin.delete_records(&before).await
         {
             tracing::debug!(%error, "records of repartition topics were not deleted; tried again later");
         }
@@ -561,7 +562,8 @@ fn answer(event: GroupEvent) {
 
 /// Whether a commit was refused because the partitions are another member's by now.
 fn is_migrated(error: &Error) -> bool {
-    error.kind() == ErrorKind::NotAssigned
+    let codes = [ErrorCode::ILLEGAL_GENERATION, ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::REBALANCE_IN_PROGRESS];
+    error.kind() == ErrorKind::NotAssigned || error.code().is_some_and(|code| codes.contains(&code))
 }
 
 fn partitions_of(names: &TopicNames, task: &Task) -> Vec<TopicPartition> {
