@@ -3,7 +3,7 @@
 //!
 //! 1. Who owns what? Every member says so itself; of two claims the one of the higher generation counts, of two equal ones neither.
 //! 2. If all members want the same topics (the usual case), quotas decide: everybody keeps up to its quota and the rest fills up
-//!    the others. Otherwise a search moves partitions one at a time ([`balance`](super::balance)).
+//!    the others. Otherwise a search moves partitions one at a time ([`balance`]).
 //! 3. A partition that goes to a new member while an old one still owns it is withheld. The old owner gives it up, joins again,
 //!    and the next, quick rebalance hands it over.
 //!

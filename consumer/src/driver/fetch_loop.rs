@@ -100,6 +100,7 @@ struct Fetcher {
 
 /// What one response is read into.
 struct Response {
+    shared: Arc<Shared>,
     version: i16,
     /// Slot and what was asked of it, by the topic as this version names it.
     index: BTreeMap<TopicKey, BTreeMap<i32, (SlotId, u32, Asked)>>,
@@ -112,6 +113,17 @@ struct Response {
     /// An error was told; metadata may be old.
     refresh: bool,
     throttle: Duration,
+}
+
+impl Drop for Response {
+    fn drop(&mut self) {
+        // The loop was ended in the middle: what had arrived was the queue's already, and never got there.
+        let bytes: i64 = self.arrived.iter().map(|(_, _, batch)| batch.len() as i64).sum();
+        if bytes > 0 {
+            self.shared.budget.free(bytes);
+            self.shared.metrics.stale_bytes.add(bytes as u64);
+        }
+    }
 }
 
 impl Fetcher {
@@ -155,7 +167,10 @@ impl Fetcher {
         let deadline = now + max_wait + self.link.request_timeout();
         let mut response = self.submit(wire, &wanted, max_wait, reservation.left(), deadline)?;
         self.shared.metrics.fetches.add(1);
-        self.receive(wire, &mut response, &mut reservation, deadline).await?;
+        let received = self.receive(wire, &mut response, &mut reservation, deadline).await;
+        // Also when the connection broke: whole batches are good, and need not be fetched again.
+        self.hand_over(&mut response);
+        received?;
         drop(reservation);
         if response.refresh {
             self.link.refresh_metadata(RefreshReason::NotLeader);
@@ -236,6 +251,7 @@ impl Fetcher {
             index.entry(key).or_default().insert(tp.partition, (*slot, *generation, *asked));
         }
         Ok(Response {
+            shared: self.shared.clone(),
             version,
             index,
             current: None,

@@ -580,6 +580,10 @@ impl Driver {
     }
 
     fn begin_revocation(&mut self, attempt: u64, partitions: Vec<TopicPartition>) {
+        if self.closing.is_some() {
+            // Everything is being given up already, and this member is about to leave.
+            return;
+        }
         let now = self.link.now();
         let patience = self.config.max_poll_interval.saturating_sub(REVOKE_RESERVE);
         let deadline = now + patience;
