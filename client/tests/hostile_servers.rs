@@ -1,6 +1,7 @@
 //! What a client says and does when the other side is not a well-behaved broker. In-memory pipes, paused clock.
 
 #![expect(clippy::disallowed_methods, reason = "a test plays the server: it spawns, sleeps and reads the clock")]
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
 use std::future::Future;
 use std::io;

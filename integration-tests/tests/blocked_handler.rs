@@ -1,6 +1,7 @@
 //! A handler that blocks its own runtime costs neither the membership nor a record.
 
 #![expect(clippy::disallowed_methods, reason = "blocking a thread by the clock is what this is about")]
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
 use std::collections::BTreeSet;
 use std::thread::sleep;
@@ -21,7 +22,7 @@ async fn keeps_its_membership(servers: String, session: Duration, nap: Duration)
     let producer = client.producer().build().await.unwrap();
     for n in 0..100 {
         // flush() tells whether they were written.
-        let _ = producer.send(&Record::to(&topic).value(&n.to_string())).await.unwrap();
+        drop(producer.send(&Record::to(&topic).value(&n.to_string())).await.unwrap());
     }
     producer.flush().await.unwrap();
     let mut consumer = client

@@ -1,5 +1,7 @@
 //! The consumer on every cluster.
 
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 //! `MILENA_HISTORY=FILE` writes the histories there instead of comparing them.
 
 #![expect(clippy::disallowed_methods, reason = "the test plays the user's part: it waits, and it starts processes")]
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

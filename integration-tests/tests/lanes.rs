@@ -1,6 +1,7 @@
 //! Nobody waits for somebody else's request: in virtual time, to the millisecond.
 
 #![expect(clippy::disallowed_methods, reason = "the test measures virtual time")]
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
 use std::time::Duration;
 

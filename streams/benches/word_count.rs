@@ -4,8 +4,6 @@
 //! What is measured: decoding lines, splitting, encoding to the repartition topic, counting the bytes, and at the end (or
 //! after every line) the flush to changelog and output. What is not: record batches, murmur2, sockets.
 
-#![expect(missing_docs, reason = "a program")]
-
 use std::hint::black_box;
 
 use milena_streams::{StreamsBuilder, Topology, TopologyTestDriver};

@@ -1,6 +1,7 @@
 //! `KafkaStreams` on the in-process cluster: in memory, under a paused clock.
 
 #![expect(clippy::disallowed_methods, reason = "a test waits by the paused clock")]
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -66,7 +67,7 @@ fn text(seed: u64, lines: usize) -> (Vec<String>, BTreeMap<String, i64>) {
 async fn load(client: &Client, lines: &[String]) {
     let producer = Producer::builder(client).build().await.unwrap();
     for line in lines {
-        let _ = producer.send(&Record::to(LINES).value(line)).await.unwrap();
+        drop(producer.send(&Record::to(LINES).value(line)).await.unwrap());
     }
     producer.close(Instant::now() + Duration::from_secs(30)).await.unwrap();
 }

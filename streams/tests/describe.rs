@@ -1,6 +1,8 @@
 //! Names, sub-topologies and descriptions are Java's, letter for letter: each topology here is built in
 //! `golden/Describe.java` with the same calls, and Kafka Streams 4.3.0 printed `golden/describe.txt`.
 
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
+
 use milena_streams::{Consumed, Grouped, KStream, Materialized, StreamsBuilder};
 
 const GOLDEN: &str = include_str!("golden/describe.txt");

@@ -1,5 +1,7 @@
 //! `TopologyTestDriver`: what goes in, what comes out.
 
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

@@ -1,8 +1,8 @@
 //! Connections: from a broker's name to answered requests.
 //!
-//! [`establish`](establish::establish) resolves, connects and hand-shakes; the result is a [`Wire`], which its owner polls. The hot
-//! loops (produce, fetch) own a wire each; everything else shares one per (broker, owner, lane) behind a [`Connection`], a
-//! `tower::Service`, kept by the [`Pool`](pool::Pool). A broker serves one request per connection at a time, so what may wait long
+//! [`establish`] resolves, connects and hand-shakes; the result is a [`Wire`](wire::Wire), which its owner polls. The hot loops
+//! (produce, fetch) own a wire each; everything else shares one per (broker, owner, lane) behind a
+//! [`Connection`](service::Connection), a `tower::Service`, kept by the [`Pool`](pool::Pool). A broker serves one request per connection at a time, so what may wait long
 //! (a fetch, a join) never shares a connection with what may not (a heartbeat).
 
 pub(crate) mod establish;

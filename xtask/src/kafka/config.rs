@@ -136,14 +136,14 @@ mod tests {
 
     #[test]
     fn a_single_broker_needs_no_second_replica() {
-        let text = server_properties(&shape(1), 9092, 1, Path::new("/tmp/x"));
+        let text = server_properties(&shape(1), 9092, 1, Path::new("data"));
         assert!(text.contains("offsets.topic.replication.factor=1\n"));
         assert!(text.contains("controller.quorum.voters=1@127.0.0.1:9102\n"));
     }
 
     #[test]
     fn five_brokers_keep_three_replicas_and_do_not_share_ports() {
-        let text = server_properties(&shape(5), 9092, 5, Path::new("/tmp/x"));
+        let text = server_properties(&shape(5), 9092, 5, Path::new("data"));
         assert!(text.contains("offsets.topic.replication.factor=3\n"));
         assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:9096,CONTROLLER://127.0.0.1:9106\n"));
         assert_eq!(bootstrap_servers(9092, 3), "127.0.0.1:9092,127.0.0.1:9093,127.0.0.1:9094");
