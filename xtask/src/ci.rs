@@ -12,7 +12,8 @@ cargo xtask ci: everything once, within 25 minutes on two cores from a cold targ
   build (9 minutes)   cargo xtask check, and the tests compiled
   tests (11 minutes)  three real brokers, cargo test --workspace, every example
   storms (4 minutes)  real processes, kills and freezes
-  The brokers are stopped again. Prints what each part used, and fails when one took longer than it may.
+  The brokers are stopped again. Prints what each part used and marks one that took longer than it may; fails when the
+  whole did.
 ";
 
 const WHOLE: Duration = Duration::from_secs(25 * 60);
@@ -29,6 +30,10 @@ impl Part {
         let began = Instant::now();
         work();
         Self { name, allowed: Duration::from_secs(minutes * 60), used: began.elapsed() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.used > self.allowed
     }
 }
 
@@ -68,22 +73,27 @@ pub(crate) fn run() -> Result<()> {
     drop(kafka);
 
     let whole = Part { name: "whole", allowed: WHOLE, used: began.elapsed() };
-    println!("\n{}", table(&[build, tests, storms, whole], &mut steps));
+    if whole.is_over() {
+        steps.fail("the time budget");
+    }
+    println!("\n{}", table(&[build, tests, storms, whole]));
     println!("{}", tally.summary());
     steps.finish()
 }
 
-/// What was used and what was allowed, in minutes; a part over its budget becomes a failed step.
-fn table(parts: &[Part], steps: &mut Steps) -> String {
+/// What was used and what was allowed, in minutes. A part over its budget is marked and not a failure: on shared cores one
+/// part's noise is no reason to turn a change away while the whole still fits.
+fn table(parts: &[Part]) -> String {
     let minutes = |d: Duration| d.as_secs_f64() / 60.0;
     let mut text = String::from("budget in minutes    used  allowed\n");
-    for Part { name, allowed, used } in parts {
-        let over = used > allowed;
-        let mark = if over { "  OVER" } else { "" };
-        text.push_str(&format!("{name:<18} {:>6.1}  {:>7.1}{mark}\n", minutes(*used), minutes(*allowed)));
-        if over {
-            steps.fail(&format!("the time budget of {name}"));
-        }
+    for part in parts {
+        let mark = if part.is_over() { "  OVER" } else { "" };
+        text.push_str(&format!(
+            "{:<18} {:>6.1}  {:>7.1}{mark}\n",
+            part.name,
+            minutes(part.used),
+            minutes(part.allowed)
+        ));
     }
     text
 }
@@ -93,11 +103,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_over_its_budget_fails_the_run() {
+    fn a_part_over_its_budget_is_marked() {
         let part = |used| Part { name: "tests", allowed: Duration::from_secs(60), used: Duration::from_secs(used) };
-        let mut steps = Steps::default();
-        assert!(!table(&[part(60)], &mut steps).contains("OVER"));
-        assert!(table(&[part(61)], &mut steps).contains("OVER"));
-        assert_eq!(steps.finish().unwrap_err(), "failed: the time budget of tests");
+        assert!(!table(&[part(60)]).contains("OVER"));
+        assert!(table(&[part(61)]).contains("OVER"));
     }
 }
