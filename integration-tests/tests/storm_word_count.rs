@@ -4,6 +4,7 @@
 //! (at least once). What is compared is what Java's console consumer reads from the output topic.
 
 #![expect(clippy::disallowed_methods, reason = "real processes live by the real clock")]
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +35,7 @@ async fn two_instances_count_every_word_and_a_kill_loses_none() {
     println!("seed {seed}; again with MILENA_STORM_SEED={seed} MILENA_STORM_ROUNDS={rounds}");
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..rounds {
-        storm.run(Some(Duration::from_millis(random.u64(200..6_000)))).await;
+        storm.run(Some(Duration::from_millis(random.u64(0..3_000)))).await;
     }
     storm.client.close().await;
     fs::remove_file(&storm.text).unwrap();
@@ -95,7 +96,12 @@ impl Storm {
             assert!(ended.success(), "an instance that is asked to stop closes in order: {ended}");
         }
         if let Err(missing) = counted {
-            panic!("after {PATIENCE:?} these words are counted too low (word, counted, expected): {missing:?}");
+            let log = self.log(&application);
+            panic!(
+                "after {PATIENCE:?} these words are counted too low (word, counted, expected): {missing:?}; what the instances \
+                 said: {}",
+                log.display()
+            );
         }
 
         let counts = self.read_with_java();
@@ -108,6 +114,7 @@ impl Storm {
                 assert_eq!(counted, *expected, "{word}");
             }
         }
+        fs::remove_file(self.log(&application)).unwrap();
     }
 
     /// Deletes the example's topics, so that every run begins with nothing.
@@ -127,10 +134,17 @@ impl Storm {
         Command::new(&self.program)
             .args(["--bootstrap-servers", &self.servers, "--application-id", application, "--top", "0"])
             .args(arguments)
+            // What the instances say is kept in one file; it is named when something went wrong, and deleted otherwise.
+            .env("RUST_LOG", "milena_streams=debug,milena_consumer=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(fs::File::options().append(true).create(true).open(self.log(application)).unwrap())
             .spawn()
             .unwrap()
+    }
+
+    fn log(&self, application: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("milena-storm-{application}.log"))
     }
 
     /// Follows the output topic until every word is counted often enough.
