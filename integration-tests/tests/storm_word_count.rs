@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use milena::{Client, PartitionConsumer, StartAt};
+use milena::{Client, OffsetSpec, PartitionConsumer, StartAt, TopicPartition};
 use milena_integration_tests::{java_tool, real_kafka, unique};
 use tokio::time::{Instant, sleep};
 
@@ -71,6 +71,7 @@ impl Storm {
         Self { servers: servers.to_owned(), client, program: example(), text: file, expected }
     }
 
+    #[expect(clippy::zombie_processes, reason = "both are waited for, by way of a list")]
     /// One run: a kill of the second instance that long after its start, or none.
     async fn run(&self, kill_after: Option<Duration>) {
         println!("run with kill after {kill_after:?}");
@@ -104,7 +105,7 @@ impl Storm {
             );
         }
 
-        let counts = self.read_with_java();
+        let counts = self.read_with_java().await;
         assert_eq!(counts.len(), self.expected.len(), "as many distinct words");
         for (word, expected) in &self.expected {
             let counted = counts.get(word).copied().unwrap_or(0);
@@ -180,7 +181,11 @@ impl Storm {
     }
 
     /// The last count of each word, as Java reads the topic.
-    fn read_with_java(&self) -> BTreeMap<String, i64> {
+    async fn read_with_java(&self) -> BTreeMap<String, i64> {
+        let admin = self.client.admin();
+        let partitions = admin.describe_topic(COUNTS).await.unwrap().partitions.len() as i32;
+        let all: Vec<_> = (0..partitions).map(|p| (TopicPartition::new(COUNTS, p), OffsetSpec::Latest)).collect();
+        let records: i64 = admin.list_offsets(&all).await.unwrap().values().flatten().sum();
         let text = java_tool(
             "org.apache.kafka.tools.consumer.ConsoleConsumer",
             &[
@@ -189,8 +194,10 @@ impl Storm {
                 "--topic",
                 COUNTS,
                 "--from-beginning",
+                "--max-messages",
+                &records.to_string(),
                 "--timeout-ms",
-                "5000",
+                "60000",
                 "--formatter-property",
                 "print.key=true",
                 "--formatter-property",
