@@ -56,7 +56,7 @@ async fn keeps_its_membership(servers: String, session: Duration, nap: Duration)
 #[tokio::test(flavor = "current_thread")]
 async fn on_the_in_process_cluster() {
     let cluster = Cluster::builder().start().await.unwrap();
-    keeps_its_membership(cluster.bootstrap_servers(), SECOND, SECOND * 3).await;
+    keeps_its_membership(cluster.bootstrap_servers(), SECOND * 6, SECOND * 8).await;
     cluster.shutdown().await;
 }
 
