@@ -68,6 +68,9 @@ struct Arguments {
     /// Milliseconds between two commits: the shorter, the sooner results show; the longer, the fewer there are
     #[arg(long, default_value_t = 1_000)]
     commit_interval_ms: u64,
+    /// Seconds until the group gives the tasks of a silent instance to others
+    #[arg(long, default_value_t = 45, value_name = "SECONDS")]
+    session_timeout: u64,
     /// How many words are printed, 0 for all
     #[arg(long, default_value_t = 20)]
     top: usize,
@@ -167,6 +170,7 @@ async fn count(client: &Client, arguments: &Arguments) -> Outcome {
     let config = StreamsConfig::new(&arguments.application_id)
         .num_stream_threads(arguments.threads)
         .replication_factor(arguments.replication_factor)
+        .session_timeout(Duration::from_secs(arguments.session_timeout))
         .commit_interval(Duration::from_millis(arguments.commit_interval_ms));
     let started = Instant::now();
     let streams = KafkaStreams::new(word_count()?, config).start(client).await.map_err(|error| error.to_string())?;

@@ -14,13 +14,8 @@ const WORDS: usize = 11;
 fn main() {
     let lines = text();
     let topology = word_count();
-    let only_one = std::env::args().any(|a| a == "--one");
     for (name, every) in [("one commit", usize::MAX), ("a commit every 1,000 lines", 1_000), ("a commit a line", 1)] {
         let mut figures: Vec<f64> = (0..7).map(|_| run(&topology, &lines, every)).collect();
-        if only_one {
-            println!("{figures:?}");
-            return;
-        }
         figures.sort_by(f64::total_cmp);
         println!("{name}: {:.0} ns/word [{:.0}..{:.0}]", figures[3], figures[0], figures[6]);
     }

@@ -171,6 +171,40 @@ async fn a_second_instance_takes_over_half_and_nothing_is_lost_or_doubled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_revocation_waits_for_no_commit_interval() {
+    let cluster = cluster(4).start_in_memory().unwrap();
+    let (one, two) = (client(&cluster, 1).await, client(&cluster, 2).await);
+    let (lines, plain) = text(7, 60_000);
+    // Much is handed out at once, so that a revocation comes in the midst of it; nothing commits by itself.
+    let config = || StreamsConfig::new("app").commit_interval(Duration::from_secs(3_600)).max_poll_records(100_000);
+    let first = KafkaStreams::new(word_count(), config()).start(&one).await.unwrap();
+    first.running().await.unwrap();
+    load(&one, &lines[..30_000]).await;
+    let second = KafkaStreams::new(word_count(), config()).start(&two).await.unwrap();
+    load(&one, &lines[30_000..]).await;
+    let started = Instant::now();
+    while second.uncommitted_records().await.unwrap().len() < 4 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(started.elapsed() < Duration::from_secs(30), "the second instance waits for its tasks");
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let by_first = first.processed_records();
+    first.close(Duration::from_secs(30)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let words: i64 = plain.values().sum();
+    assert_eq!(
+        by_first + second.processed_records(),
+        lines.len() as u64 + words as u64,
+        "what moved was committed: nothing is processed twice"
+    );
+    second.close(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(counts(&one, COUNTS, 4).await.0, plain);
+    for client in [one, two] {
+        client.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_killed_instance_loses_nothing() {
     for seed in 0..8 {
         let cluster = cluster(4).start_in_memory().unwrap();
