@@ -96,14 +96,17 @@ pub(crate) fn run_some(cargo: &Cargo, kafka: &TestKafka, arguments: &[String]) -
     cargo.run(all, &kafka.environment())
 }
 
-/// Real processes, kills and freezes: the test targets whose names start with `storm`.
+/// Real processes, kills and freezes: the test targets whose names start with `storm`, and the handler that blocks for a minute.
 pub(crate) fn storms(steps: &mut Steps, cargo: &Cargo, kafka: &TestKafka, tally: &mut Tally) {
     let folder = workspace::root().join("integration-tests/tests");
     if !names(&folder).iter().any(|name| name.starts_with("storm")) {
         say("no storms yet");
         return;
     }
-    let arguments = ["test", "--package", "milena-integration-tests", "--features", "storms", "--test", "storm*"];
+    // The whole workspace, so that its features, and with them all that is compiled already, stay the same.
+    let features = ["--features", "milena-integration-tests/storms"];
+    let arguments =
+        ["test", "--workspace"].into_iter().chain(features).chain(["--test", "storm_*", "--test", "blocked_handler"]);
     steps.run("storms", || cargo.test(arguments, &kafka.environment(), tally));
 }
 
