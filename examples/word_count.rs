@@ -231,7 +231,7 @@ async fn load(client: &Client, lines: &[String]) -> Result<(), milena::Error> {
     for delivery in deliveries {
         delivery.await?;
     }
-    producer.close(Instant::now() + Duration::from_secs(30)).await?;
+    producer.close(Duration::from_secs(30)).await?;
     println!("loaded {} lines in {:.1} s", lines.len(), started.elapsed().as_secs_f64());
     Ok(())
 }

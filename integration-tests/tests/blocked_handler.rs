@@ -48,7 +48,7 @@ async fn keeps_its_membership(servers: String, session: Duration, nap: Duration)
     let after = consumer.handle().group_metadata().await.unwrap();
     assert_eq!(generation, Some(after), "the same member in the same generation");
     consumer.close(SECOND * 10).await.unwrap();
-    producer.close(client.spawner().now() + SECOND * 10).await.unwrap();
+    producer.close(SECOND * 10).await.unwrap();
     client.close().await;
     assert_eq!((client.tasks(), client.sockets(), client.spawner().threads()), (0, 0, 0));
 }

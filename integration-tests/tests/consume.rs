@@ -65,7 +65,7 @@ fn partitions_are_read_in_order_from_where_it_was_asked() {
         let record = reader.recv().await.unwrap().unwrap();
         assert_eq!(record.value(), Some(&b"1000"[..]));
         reader.close(SECOND * 5).await.unwrap();
-        producer.close(client.spawner().now() + SECOND * 5).await.unwrap();
+        producer.close(SECOND * 5).await.unwrap();
         client.close().await;
         assert_eq!((client.tasks(), client.sockets(), client.spawner().threads()), (0, 0, 0));
     });
@@ -117,7 +117,7 @@ fn a_member_that_joins_late_gets_its_share_and_nothing_is_read_twice() {
         }
         assert!(third.poll(SECOND / 2).await.unwrap().is_empty());
         third.close(SECOND * 5).await.unwrap();
-        producer.close(client.spawner().now() + SECOND * 5).await.unwrap();
+        producer.close(SECOND * 5).await.unwrap();
         client.close().await;
         assert_eq!((client.tasks(), client.sockets(), client.spawner().threads()), (0, 0, 0));
     });

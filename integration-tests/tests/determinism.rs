@@ -90,7 +90,7 @@ async fn produce(cluster: &Cluster, seed: u64, mut rng: fastrand::Rng, told: &To
         writeln!(told.story.borrow_mut(), "sent {n} {}@{:?}", at.partition, at.offset).unwrap();
         assert!(placed.insert((at.partition, at.offset)), "seed {seed}: {at:?} was given twice");
     }
-    producer.close(client.spawner().now() + MINUTE).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 

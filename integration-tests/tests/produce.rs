@@ -24,7 +24,7 @@ fn every_record_gets_an_offset_of_its_own() {
                 let at = delivery.await.unwrap();
                 assert!(placed.insert((at.partition, at.offset)), "{at:?} was given twice");
             }
-            producer.close(client.spawner().now() + Duration::from_secs(5)).await.unwrap();
+            producer.close(Duration::from_secs(5)).await.unwrap();
         }
         let ends: Vec<_> = (0..3).map(|p| (TopicPartition::new(topic.as_str(), p), OffsetSpec::Latest)).collect();
         let ends = client.admin().list_offsets(&ends).await.unwrap();

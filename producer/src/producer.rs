@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use milena_client::{Client, Error, ErrorKind, Outcome, Owner};
 use tokio::time::Instant;
@@ -235,7 +236,8 @@ impl Producer {
         pending.iter().find_map(|done| done.failure()).map_or(Ok(()), Err)
     }
 
-    /// Takes no more records, delivers what there is until `deadline`, and ends the producer's tasks and connections.
+    /// Takes no more records, delivers what there is, by `deadline` from now at the latest, and ends the producer's tasks and
+    /// connections.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] when records were left at the deadline: how many certainly were not written, and of how many nobody can
@@ -243,8 +245,9 @@ impl Producer {
     ///
     /// # Cancel safety
     /// Dropped, the producer takes no more records, goes on delivering what it has, and ends when it is dropped.
-    pub async fn close(&self, deadline: Instant) -> Result<(), Error> {
+    pub async fn close(&self, deadline: Duration) -> Result<(), Error> {
         let shared = &self.inner.shared;
+        let deadline = shared.link.now() + deadline;
         shared.shut();
         let pending = shared.hurry();
         let mut timer = shared.link.sleep_until(deadline);

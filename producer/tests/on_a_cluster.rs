@@ -35,9 +35,7 @@ fn cluster() -> Cluster {
     Cluster::builder().brokers(3).topic("orders", 3).seed(1).start_in_memory().unwrap()
 }
 
-fn in_a_minute() -> Instant {
-    Instant::now() + Duration::from_secs(60)
-}
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The values of a partition, in order.
 fn values(cluster: &Cluster, topic: &str, partition: i32) -> Vec<String> {
@@ -92,7 +90,7 @@ async fn records_arrive_in_order_with_their_parts_and_the_ack_says_where() {
         assert_eq!(stored.headers.len(), 2);
         assert_eq!(placed.timestamp, None);
     }
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
     assert_eq!(client.tasks(), 0);
     cluster.shutdown().await;
@@ -119,7 +117,7 @@ async fn many_partitions_travel_in_one_request_and_lingering_batches_go_after_th
             assert_eq!(started.elapsed().as_millis(), 5, "nothing but the linger is waited for");
         }
     }
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -144,7 +142,7 @@ async fn five_batches_of_a_partition_are_in_flight_in_order_and_never_six() {
     assert_eq!(all_written(deliveries).await, (1..200).collect::<Vec<i64>>());
     assert_eq!(most, 5);
     assert_eq!(values(&cluster, "orders", 0), numbers(0..200));
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -158,7 +156,7 @@ async fn a_lost_answer_is_asked_for_again_and_nothing_is_doubled() {
     assert_eq!(all_written(deliveries).await, (0..100).collect::<Vec<i64>>());
     assert_eq!(lost.fired(), 3);
     assert_eq!(values(&cluster, "orders", 0), numbers(0..100));
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -178,7 +176,7 @@ async fn retriable_errors_are_retried_in_order() {
     let deliveries = send_batches(&producer, 0..200).await;
     assert_eq!(all_written(deliveries).await, (0..200).collect::<Vec<i64>>());
     assert_eq!(values(&cluster, "orders", 0), numbers(0..200));
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -194,7 +192,7 @@ async fn a_leader_move_in_the_middle_loses_doubles_and_reorders_nothing() {
     }
     assert_eq!(all_written(deliveries).await, (0..120).collect::<Vec<i64>>());
     assert_eq!(values(&cluster, "orders", 0), numbers(0..120));
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -214,7 +212,7 @@ async fn a_frozen_old_leader_does_not_hold_the_partition_up_after_a_move() {
     frozen.release();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(values(&cluster, "orders", 0), numbers(0..6));
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -230,7 +228,7 @@ async fn a_broker_that_forgot_the_producer_gets_a_new_epoch_and_every_record_onc
     let epochs: Vec<_> = cluster.records("orders", 0).iter().map(|record| record.producer_epoch).collect();
     assert_eq!((epochs[0], epochs[39]), (0, 1));
     assert_eq!(values(&cluster, "orders", 0), numbers(0..40));
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -246,7 +244,7 @@ async fn records_outlive_a_cluster_that_is_away_for_a_minute() {
     (1..=3).for_each(|broker| cluster.restart(broker));
     assert_eq!(all_written(deliveries).await, (1..50).collect::<Vec<i64>>());
     assert_eq!(values(&cluster, "orders", 0), numbers(0..50));
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -272,7 +270,7 @@ async fn a_record_fails_at_its_delivery_timeout_with_what_is_known_about_it() {
     // Lessons 5.1, 9: what comes later is written, without an out-of-order sequence that nobody can cure.
     silent.remove();
     assert_eq!(all_written(send_batches(&producer, 3..6).await).await, [1, 2, 3]);
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -296,7 +294,7 @@ async fn what_cannot_be_sent_says_why_and_harms_nothing_else() {
     let error = send(&producer, 0, "refused").await.await.unwrap_err();
     assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotWritten));
     assert_eq!(send(&producer, 0, "fine").await.await.unwrap().offset, Some(0));
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     let error = producer.send(&Record::to("orders").value("x")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(producer.send(&Record::to("another").value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
@@ -319,7 +317,7 @@ async fn a_batch_that_is_too_large_for_the_topic_is_sent_as_two() {
     assert_eq!(values(&cluster, "orders", 0), numbers(0..10));
     let _ = more.await;
     producer.flush().await.ok();
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -364,7 +362,7 @@ async fn memory_is_bounded_while_the_brokers_are_silent_and_whoever_gives_up_har
     assert_eq!(producer.room(), 64 << 10);
     let stored: usize = (0..3).map(|partition| cluster.records("orders", partition).len()).sum();
     assert_eq!(stored, taken + 7);
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -375,7 +373,7 @@ async fn close_says_what_was_not_delivered_and_no_task_is_left() {
     cluster.faults().when(Api::Produce).always().then(Reaction::Drop);
     let lost = send(&producer, 0, "sent").await;
     sleep(Duration::from_secs(1)).await;
-    let error = producer.close(Instant::now() + Duration::from_secs(2)).await.unwrap_err();
+    let error = producer.close(Duration::from_secs(2)).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Timeout && error.outcome() == Outcome::Unknown, "{error}");
     assert!(error.to_string().contains("of 1 nobody"), "{error}");
     let error = lost.await.unwrap_err();
@@ -411,7 +409,7 @@ async fn flush_sends_what_lingers_at_once() {
     producer.flush().await.unwrap();
     assert!(deliveries.iter().all(Delivery::is_done));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -434,7 +432,7 @@ async fn acks_none_and_leader_and_lz4_work() {
         let stored = values(&cluster, "orders", 1);
         assert_eq!(stored, (0..1500).map(|n| format!("{:0100}", 2 * n + 1)).collect::<Vec<_>>());
         assert!(cluster.violations().is_empty(), "{:?}", cluster.violations());
-        producer.close(in_a_minute()).await.unwrap();
+        producer.close(MINUTE).await.unwrap();
         client.close().await;
     }
 }
@@ -452,7 +450,7 @@ async fn large_lz4_batches_keep_their_order_too() {
     }
     assert_eq!(all_written(deliveries).await, (0..6000).collect::<Vec<i64>>());
     assert_eq!(values(&cluster, "orders", 0), (0..6000).map(|n| format!("{n:0100}")).collect::<Vec<_>>());
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -471,7 +469,7 @@ async fn records_without_a_key_fill_one_partition_after_the_other_evenly() {
     let counts: Vec<_> = (0..3).map(|partition| cluster.records("orders", partition).len()).collect();
     assert_eq!(counts.iter().sum::<usize>(), 20_000);
     assert!(counts.iter().all(|count| (4000..9500).contains(count)), "{counts:?}");
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -494,7 +492,7 @@ async fn an_iterator_is_appended_in_one_run_and_what_has_no_room_stays_in_it() {
     assert_eq!(taken, 1000);
     let stored: Vec<_> = cluster.records("orders", 2).into_iter().map(|record| record.value.unwrap()).collect();
     assert_eq!(stored, values);
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
@@ -509,7 +507,7 @@ async fn a_send_that_is_dropped_before_it_is_ready_has_taken_nothing() {
         assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     assert_eq!(send(&producer, 0, "kept").await.await.unwrap().offset, Some(0));
-    producer.close(in_a_minute()).await.unwrap();
+    producer.close(MINUTE).await.unwrap();
     client.close().await;
     assert_eq!(values(&cluster, "orders", 0), ["kept"]);
 }

@@ -69,7 +69,7 @@ async fn load(client: &Client, lines: &[String]) {
     for line in lines {
         drop(producer.send(&Record::to(LINES).value(line)).await.unwrap());
     }
-    producer.close(Instant::now() + Duration::from_secs(30)).await.unwrap();
+    producer.close(Duration::from_secs(30)).await.unwrap();
 }
 
 /// Waits until everything that is in the topics is counted and committed.

@@ -230,8 +230,9 @@ impl StreamThread {
         // Closing gives the partitions up, which the listener is told: answer it meanwhile.
         let producer = thread.sends.producer().clone();
         let closing = async {
-            let left = consumer.close(deadline.saturating_duration_since(thread.client.spawner().now())).await;
-            let ended = producer.close(deadline).await;
+            let spawner = thread.client.spawner();
+            let left = consumer.close(deadline.saturating_duration_since(spawner.now())).await;
+            let ended = producer.close(deadline.saturating_duration_since(spawner.now())).await;
             left.and(ended).map_err(|error| StreamsError::Close(format!("closing thread {index}: {error}")))
         };
         let mut closing = std::pin::pin!(closing);
