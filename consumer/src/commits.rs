@@ -199,6 +199,10 @@ impl CommitQueue {
         for partition in partitions {
             self.waiting.remove(partition);
             self.committed.remove(partition);
+            // Else a refusal would put it back, and it would be sent in the next generation over what its new owner committed.
+            if let Some(under_way) = &mut self.under_way {
+                under_way.remove(partition);
+            }
         }
         if self.waiting.is_empty() && self.under_way.is_none() {
             self.settled = self.next - 1;
@@ -343,6 +347,27 @@ mod tests {
         scene.sent();
         scene.answer(ErrorCode::NONE);
         assert!(scene.queue.result(next).unwrap().is_ok());
+    }
+
+    #[test]
+    fn what_is_lost_while_its_commit_is_under_way_is_never_sent_again() {
+        for lost_answer in [false, true] {
+            let mut scene = Scene::new();
+            let ticket = scene.want(&[(0, 10), (1, 10)]);
+            scene.sent();
+            scene.queue.lose(&[tp(0)]);
+            if lost_answer {
+                let error = Error::new(ErrorKind::Disconnected, "gone");
+                scene.queue.on_answer(scene.now, &mut scene.rng, Answer::Failed(error));
+            } else {
+                let refused = [0, 1].map(|partition| (tp(partition), ErrorCode::ILLEGAL_GENERATION));
+                scene.queue.on_answer(scene.now, &mut scene.rng, Answer::Codes(refused.into()));
+            }
+            scene.now += Duration::from_secs(2);
+            assert_eq!(scene.sent(), Some(vec![(1, 10)]), "partition 0 may be another member's by now");
+            scene.answer(ErrorCode::NONE);
+            assert!(scene.queue.result(ticket).unwrap().is_ok());
+        }
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl OpenBatch {
         self.claim.withdraw(self.claim_of(to))
     }
 
+    /// Whether the run that ends at `to` was taken back before anybody began to read it.
+    fn is_withdrawn(&self, to: i64) -> bool {
+        self.claim.is_withdrawn(self.claim_of(to))
+    }
+
     /// A run's end as a distance from the batch's first offset, never 0.
     fn claim_of(&self, to: i64) -> u32 {
         u32::try_from(to - self.batch.base_offset()).unwrap_or(u32::MAX)
@@ -71,6 +76,11 @@ impl Claim {
     fn withdraw(&self, to: u32) -> bool {
         self.0.fetch_or(Self::WITHDRAWN, Ordering::AcqRel);
         !self.is_begun(to)
+    }
+
+    /// Whether the run that ends at `to` was taken back before anybody began it.
+    fn is_withdrawn(&self, to: u32) -> bool {
+        self.0.load(Ordering::Acquire) & Self::WITHDRAWN != 0 && !self.is_begun(to)
     }
 
     fn is_begun(&self, to: u32) -> bool {
@@ -354,8 +364,11 @@ impl<'a> PartitionRecords<'a> {
     }
 
     /// The offset behind these records: what to commit when all of them are done. Not always the last record's plus one (holes).
-    pub fn next_offset(&self) -> i64 {
-        self.runs[self.runs.len() - 1].to
+    ///
+    /// Ask for it after the iteration: what a revocation took back before the iteration came there is left out, and the offset is
+    /// the one at which its next owner must begin. `None` if that is all of them.
+    pub fn next_offset(&self) -> Option<i64> {
+        self.runs.iter().take_while(|run| !run.batch.is_withdrawn(run.to)).last().map(|run| run.to)
     }
 
     /// All records of this partition are done; see [`Records::ack`].
@@ -405,6 +418,12 @@ impl<'a> RecordsIter<'a> {
                 self.cursor = run.cursor;
                 self.left = run.count;
                 return Some(());
+            }
+            // A revocation takes its runs back in the midst of the iteration: one that it has not come to yet must not be begun
+            // behind one that it has, or the partition would be processed with a hole.
+            let taken_back = run.batch.origin.slot;
+            while self.runs.as_slice().first().is_some_and(|next| next.batch.origin.slot == taken_back) {
+                self.runs.next();
             }
         }
     }

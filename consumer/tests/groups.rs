@@ -204,6 +204,75 @@ async fn kept_records_of_a_revoked_partition_are_skipped() {
     assert_eq!(members[0].1.offsets("t", moved), (0..10).collect::<Vec<_>>(), "its new owner has them all");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_revocation_in_the_midst_of_an_iteration_leaves_no_hole() {
+    let world = World::new(Cluster::builder().brokers(1).topic("t", 2)).await;
+    for batch in 0..3 {
+        fill(&world, 2, batch * 10..batch * 10 + 10).await;
+    }
+    let mut first = world.consumer("g").subscribe(["t"]).build().await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    let records = within("records", first.poll(WAIT)).await.unwrap();
+    assert_eq!(records.len(), 60, "all of it is in one poll");
+    let mut readings: Vec<_> = records.partitions().map(|partition| (partition, partition.iter())).collect();
+    // A record of each partition is looked at; the other batches are not.
+    readings.iter_mut().for_each(|(_, reading)| assert_eq!(reading.next().unwrap().offset(), 0));
+    let mut second = world.consumer("g").subscribe(["t"]).build().await.unwrap();
+    for _ in 0..500 {
+        assert!(first.poll(TICK).await.unwrap().is_empty());
+    }
+    let rest: Vec<usize> = readings.iter_mut().map(|(_, reading)| reading.count()).collect();
+    let ends: Vec<i64> = readings.iter().map(|(partition, _)| partition.next_offset().unwrap()).collect();
+    assert!(
+        (rest == [9, 29] && ends == [10, 30]) || (rest == [29, 9] && ends == [30, 10]),
+        "of what moves, the batch that was begun and nothing behind it: {rest:?} records, up to {ends:?}"
+    );
+    let offsets = readings.iter().zip(&ends).map(|((partition, _), end)| (partition.topic_partition(), (*end).into()));
+    first.handle().commit_offsets(offsets).await.unwrap();
+    let mut seen = Seen::default();
+    let start = now();
+    while seen.count() < 20 {
+        drink(&mut second, &mut seen).await;
+        first.poll(TICK).await.unwrap();
+        assert!(now() - start < PATIENCE, "{} of the 20 records that were taken back", seen.count());
+    }
+    let moved = second.handle().assignment()[0].partition;
+    assert_eq!(seen.offsets("t", moved), (10..30).collect::<Vec<_>>());
+}
+
+/// Takes its time to hear that partitions were lost.
+struct SlowToHear(Arc<tokio::sync::Semaphore>);
+
+impl RebalanceListener for SlowToHear {
+    fn on_lost<'a>(&'a self, _: &'a [TopicPartition], _: &'a ConsumerHandle) -> ListenerFuture<'a> {
+        Box::pin(async move { self.0.acquire().await.unwrap().forget() })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_loss_cannot_be_committed_after_it() {
+    let world = World::new(Cluster::builder().brokers(1).topic("t", 1)).await;
+    fill(&world, 1, 0..10).await;
+    let hears = Arc::new(tokio::sync::Semaphore::new(0));
+    let mut consumer = world.consumer("g").subscribe(["t"]).listener(SlowToHear(hears.clone())).build().await.unwrap();
+    let records = within("records", consumer.poll(WAIT)).await.unwrap();
+    assert_eq!(records.iter().count(), 10);
+    let handle = consumer.handle();
+    let member = handle.group_metadata().await.unwrap();
+    world.cluster.faults().when(Api::Heartbeat).nth(1).then(Reaction::Error(ErrorCode::UNKNOWN_MEMBER_ID));
+    let start = now();
+    while handle.assignment().is_empty() || handle.group_metadata().await.unwrap() == member {
+        consumer.poll(TICK).await.unwrap();
+        assert!(now() - start < PATIENCE, "the partition comes back");
+    }
+    let refused = handle.commit_offsets([(tp("t", 0), 10.into())]).await.unwrap_err();
+    assert_eq!(refused.kind(), milena_client::ErrorKind::NotAssigned, "another member may have had it in between");
+    hears.add_permits(1);
+    sleep(Duration::from_secs(1)).await;
+    handle.commit_offsets([(tp("t", 0), 4.into())]).await.unwrap();
+    assert_eq!(world.cluster.group_info("g").unwrap().offsets[&("t".to_owned(), 0)], 4);
+}
+
 /// Notes what it is told; commits and seeks.
 #[derive(Default, Clone)]
 struct Notes(Arc<Mutex<Vec<String>>>);

@@ -60,7 +60,7 @@ async fn a_poll_gives_whole_runs_by_partition_and_never_more_than_its_limit() {
         assert_eq!(by_partition, records.len());
         for partition in records.partitions() {
             let last = partition.iter().last().unwrap();
-            assert_eq!(partition.next_offset(), last.offset() + 1);
+            assert_eq!(partition.next_offset(), Some(last.offset() + 1));
             assert!(partition.iter().all(|record| record.partition() == partition.partition()));
         }
         records.iter().for_each(|record| seen.note(record));

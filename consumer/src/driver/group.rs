@@ -5,7 +5,7 @@
 //! commits have another. Nothing here waits for the user: its listener runs elsewhere, and its un-acknowledged records are waited
 //! for beside everything else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,8 +84,8 @@ enum Event {
     Revoked(u64),
     /// The listener has returned from its call about new partitions.
     Prepared(Vec<TopicPartition>),
-    /// Nothing follows.
-    Done,
+    /// The listener has returned from its call about lost partitions.
+    ToldLost,
     Left,
 }
 
@@ -144,6 +144,8 @@ struct Driver {
     rng: fastrand::Rng,
     under_way: UnderWay,
     revocation: Option<Revocation>,
+    /// Lost partitions of which the listener has not been told yet, call by call.
+    lost_untold: VecDeque<Vec<TopicPartition>>,
     /// Commits that somebody waits for.
     waiting: Vec<(Ticket, oneshot::Sender<Result<(), Error>>)>,
     closing: Option<Closing>,
@@ -190,6 +192,7 @@ pub(crate) async fn run(
         rng: link.rng("group"),
         under_way: UnderWay::new(),
         revocation: None,
+        lost_untold: VecDeque::new(),
         waiting: Vec::new(),
         closing: None,
         led: None,
@@ -269,7 +272,10 @@ impl Driver {
                     None => self.want_frontiers(),
                     Some(offsets) => {
                         let held = self.shared.partitions().assignment();
-                        if let Some(tp) = offsets.keys().find(|tp| !held.contains(tp)) {
+                        // A partition can be lost and given back before the listener knows: what the user commits until then was
+                        // read in the earlier life, and another member may have gone farther meanwhile.
+                        let is_stale = |tp: &TopicPartition| self.lost_untold.iter().flatten().any(|lost| lost == tp);
+                        if let Some(tp) = offsets.keys().find(|tp| !held.contains(tp) || is_stale(tp)) {
                             let text =
                                 "the partition is not this member's (any more): another one may have committed for it.";
                             let error = Error::new(ErrorKind::NotAssigned, text).with_topic_partition(tp.clone());
@@ -377,7 +383,7 @@ impl Driver {
                     closing.has_left = true;
                 }
             }
-            Event::Done => {}
+            Event::ToldLost => drop(self.lost_untold.pop_front()),
         }
     }
 
@@ -571,10 +577,11 @@ impl Driver {
         self.commits.lose(&partitions);
         self.shared.change(|table| table.release(&partitions));
         if self.listener.is_some() {
+            self.lost_untold.push_back(partitions.clone());
             let call = self.listener.call(Kind::Lost, partitions);
             self.under_way.push(Box::pin(async move {
                 call.await;
-                Event::Done
+                Event::ToldLost
             }));
         }
     }

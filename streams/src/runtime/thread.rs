@@ -420,7 +420,13 @@ impl StreamThread {
                 block.push(record.offset(), record.timestamp(), record.key(), record.value(), headers);
             }
             if !block.is_empty() {
-                active.task.add(input, block.finish_to(partition.next_offset()));
+                // Asked for now, and not before the iteration: a revocation may have cut it short, and the offset must not lie
+                // behind records that were taken back unseen.
+                let block = match partition.next_offset() {
+                    Some(end) => block.finish_to(end),
+                    None => block.finish(),
+                };
+                active.task.add(input, block);
             }
         }
     }
