@@ -1,10 +1,5 @@
 //! The producer on a real Kafka cluster, when `KAFKA_BOOTSTRAP_SERVERS` names one.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a test of real time: it names its topic after the clock and has a deadline"
-)]
-
 use std::time::Duration;
 
 use milena_client::{Client, ErrorKind, NewTopic, OffsetSpec, TopicPartition};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::steps::{Cargo, Steps};
-use crate::{Result, missing, schema, workspace};
+use crate::{Result, dropped, missing, schema, workspace};
 
 pub(crate) const HELP: &str = "\
 cargo xtask check: formatting, lints and documentation, with warnings denied
@@ -12,9 +12,10 @@ cargo xtask check: formatting, lints and documentation, with warnings denied
   1. every file is formatted (cargo fmt --check)
   2. every select! is biased (an unbiased one differs from run to run)
   3. the table of response shapes is what cargo xtask schema writes
-  4. clippy on every target with default features
-  5. clippy on the libraries without default features
-  6. the documentation builds, private items included
+  4. every public async call says what a drop leaves behind, and is dropped at every await by a test
+  5. clippy on every target with default features
+  6. clippy on the libraries without default features
+  7. the documentation builds, private items included
 ";
 
 /// Runs every check, also after one has failed.
@@ -28,6 +29,7 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo) -> Result<()> {
     });
     steps.run("every select! is biased", selects_are_biased);
     steps.run("the table of response shapes", schema::check);
+    steps.run("the table of dropped futures", dropped::run);
     steps.run("clippy", || {
         cargo.run(["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"], &[])
     });
@@ -55,7 +57,7 @@ fn selects_are_biased() -> Result<()> {
 }
 
 /// Calls `each` with every Rust file below `dir`, in the order of their names.
-fn visit(dir: &Path, each: &mut impl FnMut(&Path, &str)) -> Result<()> {
+pub(crate) fn visit(dir: &Path, each: &mut impl FnMut(&Path, &str)) -> Result<()> {
     let mut entries: Vec<_> = fs::read_dir(dir)
         .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
         .map_err(|e| format!("cannot read {}: {e}", dir.display()))?;

@@ -8,6 +8,7 @@ mod arguments;
 mod bench;
 mod check;
 mod ci;
+mod dropped;
 mod kafka;
 mod missing;
 mod schema;

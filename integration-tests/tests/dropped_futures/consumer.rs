@@ -1,0 +1,195 @@
+//! The consumers' calls, dropped. Each record is read once, in order, and commits are what was acknowledged.
+
+use milena::{Consumer, OffsetAndMetadata, OffsetReset, PartitionConsumer, StartAt, TopicPartition};
+use milena_testkit::{Api, Reaction};
+
+use crate::cut::Cut;
+use crate::world::{Footprint, MINUTE, SECOND, TOPIC, World};
+
+const GROUP: &str = "group";
+const RECORDS: i64 = 10;
+
+async fn start() -> World {
+    let world = World::start().await;
+    world.write(TOPIC, 0..RECORDS).await;
+    world
+}
+
+async fn member(world: &World) -> Consumer {
+    let builder = world.client.consumer(GROUP).subscribe([TOPIC]).offset_reset(OffsetReset::Earliest);
+    // Short, because a member that is dropped is missed only after it.
+    builder.session_timeout(SECOND * 10).auto_commit(None).build().await.unwrap()
+}
+
+async fn reader(world: &World) -> PartitionConsumer {
+    world.client.partition_consumer().assign(TOPIC, [0], StartAt::Beginning).build().await.unwrap()
+}
+
+fn orders() -> TopicPartition {
+    TopicPartition::new(TOPIC, 0)
+}
+
+/// The offset that the group has committed.
+fn committed(world: &World) -> Option<i64> {
+    world.cluster.group_info(GROUP).and_then(|group| group.offsets.get(&(TOPIC.to_owned(), 0)).copied())
+}
+
+/// Reads from `next` to the end: nothing is missing and nothing comes twice.
+async fn reads_on(consumer: &mut Consumer, next: i64) {
+    for offset in next..RECORDS {
+        assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), offset);
+    }
+    assert!(consumer.poll(SECOND).await.unwrap().is_empty());
+}
+
+pub(crate) async fn build(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let before = world.footprint().await;
+    drop(cut.of(member(&world)).await);
+    assert_eq!(world.footprint().await, before, "a consumer that is dropped leaves nothing");
+    let mut consumer = member(&world).await;
+    reads_on(&mut consumer, 0).await;
+    consumer.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn recv(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut consumer = member(&world).await;
+    let first = cut.of(async { consumer.recv().await.unwrap().unwrap().offset() }).await;
+    reads_on(&mut consumer, first.map_or(0, |offset| offset + 1)).await;
+    consumer.close(MINUTE).await.unwrap();
+    assert_eq!(committed(&world), Some(RECORDS), "the poll behind the last record has acknowledged it");
+    world.end().await
+}
+
+pub(crate) async fn poll(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut consumer = member(&world).await;
+    let first = cut.of(consumer.poll(MINUTE)).await.map_or(0, |records| {
+        let records = records.unwrap();
+        records.ack();
+        records.len() as i64
+    });
+    if first < RECORDS {
+        let rest = consumer.poll(MINUTE).await.unwrap();
+        let offsets: Vec<i64> = rest.iter().map(|record| record.offset()).collect();
+        assert_eq!(offsets, (first..RECORDS).collect::<Vec<_>>());
+        rest.ack();
+    }
+    consumer.close(MINUTE).await.unwrap();
+    assert_eq!(committed(&world), Some(RECORDS));
+    world.end().await
+}
+
+pub(crate) async fn close(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut consumer = member(&world).await;
+    for _ in 0..5 {
+        consumer.recv().await.unwrap().unwrap();
+    }
+    consumer.handle().ack_up_to(&orders(), 5);
+    cut.of(consumer.close(MINUTE)).await;
+    // Whether it has committed depends on when it was dropped; but it has committed all or nothing.
+    let mut next = member(&world).await;
+    let first = next.recv().await.unwrap().unwrap().offset();
+    assert_eq!(first, committed(&world).unwrap_or(0));
+    assert!(matches!(first, 0 | 5), "{first}");
+    reads_on(&mut next, first + 1).await;
+    next.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn commit(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut consumer = member(&world).await;
+    let handle = consumer.handle();
+    consumer.poll(MINUTE).await.unwrap();
+    handle.ack_up_to(&orders(), 5);
+    world.cluster.faults().when(Api::OffsetCommit).then(Reaction::DelayAnswer(SECOND / 10));
+    let began = cut.of(handle.commit()).await;
+    began.unwrap_or(Ok(())).unwrap();
+    handle.ack_up_to(&orders(), 6);
+    handle.commit().await.unwrap();
+    assert_eq!(committed(&world), Some(6));
+    consumer.close(MINUTE).await.unwrap();
+    drop(handle);
+    world.end().await
+}
+
+pub(crate) async fn commit_offsets(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut consumer = member(&world).await;
+    let handle = consumer.handle();
+    consumer.poll(MINUTE).await.unwrap();
+    let offset = |offset| [(orders(), OffsetAndMetadata::from(offset))];
+    world.cluster.faults().when(Api::OffsetCommit).then(Reaction::DelayAnswer(SECOND / 10));
+    cut.of(handle.commit_offsets(offset(3))).await;
+    handle.commit_offsets(offset(7)).await.unwrap();
+    assert_eq!(committed(&world), Some(7), "commits arrive in their order");
+    consumer.close(MINUTE).await.unwrap();
+    assert_eq!(committed(&world), Some(7));
+    drop(handle);
+    world.end().await
+}
+
+pub(crate) async fn group_metadata(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut consumer = member(&world).await;
+    consumer.poll(MINUTE).await.unwrap();
+    let handle = consumer.handle();
+    cut.of(handle.group_metadata()).await;
+    assert_eq!(handle.group_metadata().await.unwrap().generation, 1);
+    consumer.close(MINUTE).await.unwrap();
+    drop(handle);
+    world.end().await
+}
+
+pub(crate) async fn build_reader(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let before = world.footprint().await;
+    drop(cut.of(reader(&world)).await);
+    assert_eq!(world.footprint().await, before, "a consumer that is dropped leaves nothing");
+    let consumer = reader(&world).await;
+    consumer.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn recv_of_a_reader(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut consumer = reader(&world).await;
+    let first = cut.of(async { consumer.recv().await.unwrap().unwrap().offset() }).await;
+    for offset in first.map_or(0, |offset| offset + 1)..RECORDS {
+        assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), offset);
+    }
+    consumer.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn poll_of_a_reader(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut consumer = reader(&world).await;
+    let first = cut.of(consumer.poll(MINUTE)).await.map_or(0, |records| records.unwrap().len() as i64);
+    let mut next = first;
+    while next < RECORDS {
+        for record in &consumer.poll(MINUTE).await.unwrap() {
+            assert_eq!(record.offset(), next);
+            next += 1;
+        }
+    }
+    consumer.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn close_reader(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let before = world.footprint().await;
+    let mut consumer = reader(&world).await;
+    consumer.recv().await.unwrap().unwrap();
+    cut.of(consumer.close(MINUTE)).await;
+    assert_eq!(world.footprint().await, before, "its tasks and connections end by themselves");
+    let mut consumer = reader(&world).await;
+    assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), 0);
+    consumer.close(MINUTE).await.unwrap();
+    world.end().await
+}
