@@ -55,6 +55,9 @@ macro_rules! every_request {
             DELETE_GROUPS DeleteGroupsRequest DeleteGroupsResponse
             INCREMENTAL_ALTER_CONFIGS IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse
             DESCRIBE_CLUSTER DescribeClusterRequest DescribeClusterResponse
+            DESCRIBE_PRODUCERS DescribeProducersRequest DescribeProducersResponse
+            DESCRIBE_TRANSACTIONS DescribeTransactionsRequest DescribeTransactionsResponse
+            LIST_TRANSACTIONS ListTransactionsRequest ListTransactionsResponse
             CONSUMER_GROUP_HEARTBEAT ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse
         }
     };

@@ -59,7 +59,7 @@ impl Default for ClusterBuilder {
             initial_rebalance_delay: Duration::ZERO,
             request_log: true,
             backward_commits: false,
-            features: BTreeMap::new(),
+            features: BTreeMap::from([("transaction.version".to_owned(), 2)]),
             first_port: None,
         }
     }
@@ -150,6 +150,12 @@ impl ClusterBuilder {
     pub fn feature(mut self, name: impl Into<String>, level: i16) -> Self {
         self.features.insert(name.into(), level);
         self
+    }
+
+    /// The finalised level of `transaction.version`: 2 (default; every transaction has an epoch of its own, KIP-890), 1 or 0 (for
+    /// clients the same: the protocol before it).
+    pub fn transaction_version(self, level: i16) -> Self {
+        self.feature("transaction.version", level)
     }
 
     /// On TCP: the first broker's port; the others follow it. Default: free ports.

@@ -18,6 +18,7 @@ use crate::log::batch::StoredRecord;
 use crate::net::memory::{MemoryConnector, MemoryResolver};
 use crate::request_log::RequestEntry;
 use crate::topics::Partition;
+use crate::transactions::{self, TransactionInfo};
 
 /// A Kafka cluster inside this process. Dropping it stops it.
 ///
@@ -160,6 +161,7 @@ impl Cluster {
             let epoch = found.leader_epoch;
             state.note(now, format!("{topic}-{partition} is led by b{broker} in epoch {epoch}"));
             state.on_partition_changed(topic, partition, now);
+            transactions::markers::write_all(state, now);
             Ok(())
         });
         if let Err(message) = moved {
@@ -173,7 +175,19 @@ impl Cluster {
             state.moved_coordinators.insert(key.to_owned(), broker);
             state.note(now, format!("{key} is coordinated by b{broker}"));
             crate::groups::on_coordinators_changed(state, now);
+            transactions::on_coordinators_changed(state, now);
         });
+    }
+
+    /// Keeps the markers of all transactions back from now on: EndTxn is answered and the transaction is decided, but last stable
+    /// offsets stay where they are, offsets stay pending, and who begins the next transaction is told `CONCURRENT_TRANSACTIONS`.
+    pub fn hold_markers(&self) {
+        self.shared.control_at(|state, now| transactions::markers::hold(state, true, now));
+    }
+
+    /// Writes the markers that [`hold_markers`](Self::hold_markers) has kept back, and holds no more.
+    pub fn release_markers(&self) {
+        self.shared.control_at(|state, now| transactions::markers::hold(state, false, now));
     }
 
     /// A broker dies: its connections break, connecting to it is refused, its leaderships move to replicas in sync, its coordinators
@@ -208,7 +222,8 @@ impl Cluster {
         self.shared.control_at(|state, now| state.on_partition_changed(topic, partition, now));
     }
 
-    /// A partition forgets all idempotent producers, as brokers do after `producer.id.expiration.ms`.
+    /// A partition forgets all idempotent producers that have no transaction open in it, as brokers do after
+    /// `producer.id.expiration.ms`.
     pub fn forget_producers(&self, topic: &str, partition: i32) {
         self.with_partition(topic, partition, |p| p.log.producers.forget_all());
     }
@@ -275,12 +290,26 @@ impl Cluster {
         self.shared.control(|state| state.topics.get(topic).and_then(|t| t.config(name)).map(str::to_owned))
     }
 
-    /// All records of a partition, decoded by the kit's own code.
+    /// All records of a partition, decoded by the kit's own code, with those of open and aborted transactions and with markers.
     ///
     /// # Panics
     /// When there is no such partition.
     pub fn records(&self, topic: &str, partition: i32) -> Vec<StoredRecord> {
         self.with_partition(topic, partition, |p| p.log.records())
+    }
+
+    /// The records of a partition that a consumer of committed data gets: those below the last stable offset that do not belong to an
+    /// aborted transaction. No markers.
+    ///
+    /// # Panics
+    /// When there is no such partition.
+    pub fn committed_records(&self, topic: &str, partition: i32) -> Vec<StoredRecord> {
+        self.with_partition(topic, partition, |p| p.log.committed_records())
+    }
+
+    /// State, producer and partitions of a transactional id; `None` if nobody has used it.
+    pub fn transaction_info(&self, transactional_id: &str) -> Option<TransactionInfo> {
+        self.shared.control(|state| state.transaction_info(transactional_id))
     }
 
     /// State, members and offsets of a group; `None` if there is no such group.

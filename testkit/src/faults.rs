@@ -61,6 +61,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) broker: i32,
     pub(crate) client_id: &'a str,
     pub(crate) group: Option<&'a str>,
+    pub(crate) transactional_id: Option<&'a str>,
     pub(crate) partitions: &'a [(String, i32)],
 }
 
@@ -109,6 +110,7 @@ struct When {
     broker: Option<i32>,
     client_id: Option<String>,
     group: Option<String>,
+    transactional_id: Option<String>,
     topic: Option<String>,
     partition: Option<i32>,
     nth: u64,
@@ -123,6 +125,7 @@ impl When {
             && self.broker.is_none_or(|broker| broker == facts.broker)
             && self.client_id.as_deref().is_none_or(|id| id == facts.client_id)
             && self.group.as_deref().is_none_or(|group| facts.group == Some(group))
+            && self.transactional_id.as_deref().is_none_or(|id| facts.transactional_id == Some(id))
             && (!names_partition
                 || facts.partitions.iter().any(|(topic, partition)| {
                     self.topic.as_ref().is_none_or(|t| t == topic) && self.partition.is_none_or(|p| p == *partition)
@@ -270,6 +273,12 @@ impl FaultBuilder {
     /// Only requests that name this group.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.when.group = Some(group.into());
+        self
+    }
+
+    /// Only requests that name this transactional id.
+    pub fn transactional_id(mut self, id: impl Into<String>) -> Self {
+        self.when.transactional_id = Some(id.into());
         self
     }
 

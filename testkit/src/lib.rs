@@ -24,7 +24,9 @@
 //!    table of `apis/mod.rs`, decodes the request, writes a line into the log (`request_log.rs`) and compares it with the faults
 //!    (`faults.rs`).
 //! 3. The API's own file under `apis/` serves it: a batch is validated (`log/batch.rs`), checked against what its producer wrote
-//!    before (`log/producers.rs`) and appended (`log/mod.rs`); a member joins its group (`groups/`).
+//!    before (`log/producers.rs`) and appended (`log/mod.rs`); a member joins its group (`groups/`); a transaction is decided
+//!    (`transactions/transaction.rs`), and its markers move the last stable offset (`transactions/markers.rs`,
+//!    `log/transactions.rs`).
 //! 4. The answer goes back to the connection, at once or when there is data, when all members have joined, when the time is over, or
 //!    when a fault lets it go.
 //!
@@ -43,6 +45,7 @@ mod net;
 mod request_log;
 mod state;
 mod topics;
+mod transactions;
 
 pub use apis::ApiName as Api;
 pub use builder::{ClusterBuilder, WALL_CLOCK_BASE_MS};
@@ -53,6 +56,7 @@ pub use log::batch::StoredRecord;
 pub use milena_protocol::{ApiKey, ErrorCode};
 pub use net::memory::{MemoryConnector, MemoryResolver, MemoryStream};
 pub use request_log::RequestEntry;
+pub use transactions::TransactionInfo;
 
 /// The bootstrap servers of a real Kafka cluster that tests may use: the environment variable `KAFKA_BOOTSTRAP_SERVERS`, if it is
 /// set and not empty.

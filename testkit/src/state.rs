@@ -15,9 +15,10 @@ use uuid::Uuid;
 use crate::apis::fetch::ParkedFetches;
 use crate::apis::{self, Call, Parked, Pending};
 use crate::faults::{Held, Reaction, Rules};
-use crate::groups::Group;
+use crate::groups::{Group, OffsetProducers};
 use crate::request_log::{RequestEntry, RequestLog};
 use crate::topics::{Broker, Partition, Topic};
+use crate::transactions::{self, Transactions};
 
 /// What goes back to a connection's task.
 pub(crate) enum Answer {
@@ -61,6 +62,7 @@ pub(crate) enum Timer {
     Answer { connection: u64, frame: Bytes },
     Fetch(u64),
     Group(String),
+    Transaction(String),
 }
 
 /// The whole cluster.
@@ -71,9 +73,11 @@ pub(crate) struct State {
     pub(crate) topics: BTreeMap<String, Topic>,
     pub(crate) topic_names: BTreeMap<Uuid, String>,
     pub(crate) groups: BTreeMap<String, Group>,
+    pub(crate) offset_producers: OffsetProducers,
     /// Coordinators that a test has moved, by group.
     pub(crate) moved_coordinators: BTreeMap<String, i32>,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) transactions: Transactions,
     pub(crate) fetches: ParkedFetches,
     pub(crate) faults: Rules,
     pub(crate) log: RequestLog,
@@ -87,11 +91,18 @@ pub(crate) struct State {
     pub(crate) stopped: bool,
 }
 
-/// Hands out producer ids, and remembers those of transactional ids.
+/// Hands out producer ids. The first is 0, as on a new Kafka cluster: a client may not take 0 for "none".
 #[derive(Default)]
 pub(crate) struct ProducerIds {
-    pub(crate) next: i64,
-    pub(crate) transactional: BTreeMap<String, (i64, i16)>,
+    next: i64,
+}
+
+impl ProducerIds {
+    pub(crate) fn new_id(&mut self) -> i64 {
+        let id = self.next;
+        self.next += 1;
+        id
+    }
 }
 
 impl State {
@@ -106,8 +117,10 @@ impl State {
             topics: BTreeMap::new(),
             topic_names: BTreeMap::new(),
             groups: BTreeMap::new(),
+            offset_producers: OffsetProducers::default(),
             moved_coordinators: BTreeMap::new(),
             producer_ids: ProducerIds::default(),
+            transactions: Transactions::default(),
             fetches: ParkedFetches::default(),
             log,
             violations: Vec::new(),
@@ -151,6 +164,7 @@ impl State {
                 Timer::Answer { connection, frame } => self.send(connection, Answer::Frame(frame)),
                 Timer::Fetch(id) => apis::fetch::on_deadline(self, id, now),
                 Timer::Group(group) => crate::groups::on_time(self, &group, now),
+                Timer::Transaction(id) => transactions::on_time(self, &id, now),
             }
         }
     }
@@ -294,6 +308,7 @@ impl State {
             broker,
             client_id: &header.client_id,
             group: opened.group.as_deref(),
+            transactional_id: opened.transactional_id.as_deref(),
             partitions: &opened.partitions,
         });
         for (fault, reaction) in &verdict.fired {
@@ -483,6 +498,7 @@ impl State {
             self.on_partition_changed(&topic, partition, now);
         }
         crate::groups::on_coordinators_changed(self, now);
+        transactions::on_coordinators_changed(self, now);
     }
 
     /// A broker comes back, with all its data, as a follower.
@@ -501,6 +517,7 @@ impl State {
         for (topic, partition) in changed {
             self.on_partition_changed(&topic, partition, now);
         }
+        transactions::markers::write_all(self, now);
     }
 
     // ---- coordinators --------------------------------------------------------------------------------------------------------
@@ -512,8 +529,7 @@ impl State {
         {
             return Some(*broker);
         }
-        let hash = key.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-        let first = (hash & i32::MAX) as usize % 50 % self.brokers.len();
+        let first = coordinator_partition(key) as usize % self.brokers.len();
         let ids = self.brokers.iter().cycle().skip(first).take(self.brokers.len());
         ids.filter(|(_, broker)| broker.up).map(|(id, _)| *id).next()
     }
@@ -525,6 +541,12 @@ impl State {
     pub(crate) fn check_coordinator(&self, broker: i32, key: &str) -> Result<(), ErrorCode> {
         if self.coordinator(key) == Some(broker) { Ok(()) } else { Err(ErrorCode::NOT_COORDINATOR) }
     }
+}
+
+/// The partition of `__consumer_offsets` or `__transaction_state` that a key belongs to: Java's hash code, over 50 partitions.
+pub(crate) fn coordinator_partition(key: &str) -> i32 {
+    let hash = key.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    (hash & i32::MAX) % 50
 }
 
 /// Encodes a response frame with its length field.

@@ -5,12 +5,15 @@
 mod common;
 
 use bytes::Bytes;
+use common::transactional::Txn;
 use common::*;
+use milena_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTransaction;
 use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use milena_protocol::messages::create_topics_request::CreatableTopic;
 use milena_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use milena_protocol::messages::delete_topics_request::DeleteTopicState;
 use milena_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use milena_protocol::messages::describe_producers_request::TopicRequest;
 use milena_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use milena_protocol::messages::leave_group_request::MemberIdentity;
@@ -41,6 +44,70 @@ async fn sweep<R: Request>(raw: &mut Raw<MemoryStream>, seen: &mut Vec<ApiKey>, 
         }
     }
     seen.push(R::KEY);
+}
+
+/// The transactional id is "g", so that the group's coordinator is its coordinator, too.
+async fn sweep_transactions(raw: &mut Raw<MemoryStream>, seen: &mut Vec<ApiKey>) {
+    let mut txn = Txn::new("g", true);
+    raw.init(&mut txn).await;
+    let stranger = Txn { epoch: 99, ..txn.clone() };
+    let nobody = Txn::new("nobody", true);
+    sweep(raw, seen, |version| {
+        let mut requests = Vec::new();
+        for who in [&txn, &stranger, &nobody] {
+            for topic in ["t", "nothing"] {
+                let mut request = who.add_request(&[(topic, 0)]);
+                if version >= 4 {
+                    let topics = request.v3_and_below_topics;
+                    request = AddPartitionsToTxnRequest::default();
+                    for verify_only in [false, true] {
+                        let one = AddPartitionsToTxnTransaction::default()
+                            .with_transactional_id(who.transactional_id())
+                            .with_producer_id(ProducerId(who.producer_id))
+                            .with_producer_epoch(who.epoch)
+                            .with_verify_only(verify_only)
+                            .with_topics(topics.clone());
+                        request.transactions.push(one);
+                    }
+                }
+                requests.push(request);
+            }
+        }
+        requests
+    })
+    .await;
+    sweep(raw, seen, |_| [&txn, &stranger, &nobody].map(|who| who.add_offsets_request("g")).to_vec()).await;
+    sweep(raw, seen, |version| {
+        let mut requests = Vec::new();
+        for (who, group) in [(&txn, "g"), (&stranger, "g"), (&nobody, "g"), (&txn, ""), (&txn, "other")] {
+            for generation in [-1, 5] {
+                let mut request = who.offset_request(group, "t", 0, 1);
+                if version >= 3 {
+                    request.generation_id = generation;
+                }
+                requests.push(request);
+            }
+        }
+        requests
+    })
+    .await;
+    let ids = vec![txn.transactional_id(), nobody.transactional_id(), Txn::new("", true).transactional_id()];
+    sweep(raw, seen, |_| vec![DescribeTransactionsRequest::default().with_transactional_ids(ids.clone())]).await;
+    sweep(raw, seen, |_| {
+        let topic = |topic| TopicRequest::default().with_name(name(topic)).with_partition_indexes(vec![0, 1, 99]);
+        vec![DescribeProducersRequest::default().with_topics(vec![topic("t"), topic("nothing")])]
+    })
+    .await;
+    for version in [0, 1] {
+        let filters = vec![text("Ongoing"), text("Nonsense")];
+        let listed = raw.call(version, ListTransactionsRequest::default().with_state_filters(filters)).await;
+        assert_eq!((listed.transaction_states.len(), listed.unknown_state_filters.len()), (1, 1));
+    }
+    seen.push(ListTransactionsRequest::KEY);
+    sweep(raw, seen, |_| {
+        [&txn, &stranger, &nobody].iter().flat_map(|who| [who.end_request(true), who.end_request(false)]).collect()
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,6 +272,7 @@ async fn every_version_of_every_api_is_answered() {
         ]
     })
     .await;
+    sweep_transactions(raw, &mut seen).await;
     sweep(raw, &mut seen, |_| vec![DescribeClusterRequest::default()]).await;
     sweep(raw, &mut seen, |version| {
         if version >= 4 {

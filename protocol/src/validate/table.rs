@@ -13,7 +13,7 @@ const I32: Kind = Kind::Fixed(4);
 const I64: Kind = Kind::Fixed(8);
 const UUID: Kind = Kind::Fixed(16);
 
-pub(super) static MESSAGES: [Message; 29] = [
+pub(super) static MESSAGES: [Message; 32] = [
     Message { api_key: 0, name: "ProduceResponse", versions: (3, 13), flexible: 9, root: structure(80, &[
         field("Responses", 0, LAST, Array(&Struct(&structure(96, &[
             field("Name", 0, 12, String),
@@ -429,6 +429,51 @@ pub(super) static MESSAGES: [Message; 29] = [
             field("IsFenced", 2, LAST, BOOL),
         ])))),
         field("ClusterAuthorizedOperations", 0, LAST, I32),
+    ]) },
+    Message { api_key: 61, name: "DescribeProducersResponse", versions: (0, 0), flexible: 0, root: structure(56, &[
+        field("ThrottleTimeMs", 0, LAST, I32),
+        field("Topics", 0, LAST, Array(&Struct(&structure(80, &[
+            field("Name", 0, LAST, String),
+            field("Partitions", 0, LAST, Array(&Struct(&structure(88, &[
+                field("PartitionIndex", 0, LAST, I32),
+                field("ErrorCode", 0, LAST, I16),
+                field("ErrorMessage", 0, LAST, String).nullable(0, LAST),
+                field("ActiveProducers", 0, LAST, Array(&Struct(&structure(64, &[
+                    field("ProducerId", 0, LAST, I64),
+                    field("ProducerEpoch", 0, LAST, I32),
+                    field("LastSequence", 0, LAST, I32),
+                    field("LastTimestamp", 0, LAST, I64),
+                    field("CoordinatorEpoch", 0, LAST, I32),
+                    field("CurrentTxnStartOffset", 0, LAST, I64),
+                ])))),
+            ])))),
+        ])))),
+    ]) },
+    Message { api_key: 65, name: "DescribeTransactionsResponse", versions: (0, 0), flexible: 0, root: structure(56, &[
+        field("ThrottleTimeMs", 0, LAST, I32),
+        field("TransactionStates", 0, LAST, Array(&Struct(&structure(136, &[
+            field("ErrorCode", 0, LAST, I16),
+            field("TransactionalId", 0, LAST, String),
+            field("TransactionState", 0, LAST, String),
+            field("TransactionTimeoutMs", 0, LAST, I32),
+            field("TransactionStartTimeMs", 0, LAST, I64),
+            field("ProducerId", 0, LAST, I64),
+            field("ProducerEpoch", 0, LAST, I16),
+            field("Topics", 0, LAST, Array(&Struct(&structure(80, &[
+                field("Topic", 0, LAST, String),
+                field("Partitions", 0, LAST, Array(&I32)),
+            ])))),
+        ])))),
+    ]) },
+    Message { api_key: 66, name: "ListTransactionsResponse", versions: (0, 2), flexible: 0, root: structure(80, &[
+        field("ThrottleTimeMs", 0, LAST, I32),
+        field("ErrorCode", 0, LAST, I16),
+        field("UnknownStateFilters", 0, LAST, Array(&String)),
+        field("TransactionStates", 0, LAST, Array(&Struct(&structure(96, &[
+            field("TransactionalId", 0, LAST, String),
+            field("ProducerId", 0, LAST, I64),
+            field("TransactionState", 0, LAST, String),
+        ])))),
     ]) },
     Message { api_key: 68, name: "ConsumerGroupHeartbeatResponse", versions: (0, 1), flexible: 0, root: structure(160, &[
         field("ThrottleTimeMs", 0, LAST, I32),

@@ -1,7 +1,13 @@
-//! InitProducerId: ids for idempotent producers; every request without a transactional id gets a new one, with epoch 0.
+//! InitProducerId: ids for idempotent and for transactional producers.
 //!
-//! With a transactional id the same producer id comes back with the next epoch, from its coordinator only (`NOT_COORDINATOR`). The
-//! first id is 0, as on a new Kafka cluster: a client may not take 0 for "none". When epochs are used up there is a new id.
+//! - Without a transactional id every request gets a new producer id, with epoch 0.
+//! - With one the coordinator (`NOT_COORDINATOR`) gives the same producer id with the next epoch; when epochs are used up, a new id
+//!   with epoch 0. A time-out above 15 minutes, or none, is `INVALID_TRANSACTION_TIMEOUT`.
+//! - An open transaction is aborted first, with a higher epoch, and the answer is `CONCURRENT_TRANSACTIONS`, as it is while markers are
+//!   still to be written.
+//! - v3 lets a producer say which id and epoch it thinks it has (KIP-360): another id, or an epoch that is neither the current one nor
+//!   the one before, is `PRODUCER_FENCED` (before v4 `INVALID_PRODUCER_EPOCH`).
+//! - v6 (two-phase commit, KIP-939) is not spoken.
 
 use milena_protocol::ErrorCode;
 use milena_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
@@ -21,6 +27,10 @@ impl Api for InitProducerId {
         }
     }
 
+    fn transactional_id(request: &InitProducerIdRequest) -> Option<String> {
+        request.transactional_id.as_ref().map(|id| id.to_string())
+    }
+
     fn serve(state: &mut State, call: &Call, request: InitProducerIdRequest) -> Served<InitProducerIdResponse> {
         let mut response = InitProducerIdResponse::default();
         match init(state, call, &request) {
@@ -29,7 +39,8 @@ impl Api for InitProducerId {
                 response.producer_epoch = epoch;
             }
             Err(code) => {
-                response.error_code = code.0;
+                let old = call.version < 4 && code == ErrorCode::PRODUCER_FENCED;
+                response.error_code = if old { ErrorCode::INVALID_PRODUCER_EPOCH.0 } else { code.0 };
                 response.producer_id = ProducerId(-1);
                 response.producer_epoch = -1;
             }
@@ -40,24 +51,15 @@ impl Api for InitProducerId {
 
 fn init(state: &mut State, call: &Call, request: &InitProducerIdRequest) -> Result<(i64, i16), ErrorCode> {
     call.injected_for_request()?;
+    let expected = match (request.producer_id.0, request.producer_epoch) {
+        _ if call.version < 3 => None,
+        (-1, -1) => None,
+        (-1, _) | (_, -1) => return Err(ErrorCode::INVALID_REQUEST),
+        expected => Some(expected),
+    };
     let Some(transactional_id) = &request.transactional_id else {
-        return Ok((new_id(state), 0));
+        return Ok((state.producer_ids.new_id(), 0));
     };
-    if transactional_id.is_empty() {
-        return Err(ErrorCode::INVALID_REQUEST);
-    }
-    state.check_coordinator(call.broker, transactional_id)?;
-    let known = state.producer_ids.transactional.get(transactional_id.as_str()).copied();
-    let (id, epoch) = match known {
-        Some((id, epoch)) if epoch < i16::MAX - 1 => (id, epoch + 1),
-        _ => (new_id(state), 0),
-    };
-    state.producer_ids.transactional.insert(transactional_id.to_string(), (id, epoch));
-    Ok((id, epoch))
-}
-
-fn new_id(state: &mut State) -> i64 {
-    let id = state.producer_ids.next;
-    state.producer_ids.next += 1;
-    id
+    state.check_transactional_id(call.broker, transactional_id)?;
+    state.init_transactions(transactional_id, request.transaction_timeout_ms, expected, call.now)
 }

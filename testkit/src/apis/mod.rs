@@ -3,6 +3,8 @@
 //! An API is registered by its line in the table at the end; ApiVersions is derived from that table, so it is always honest. Every
 //! version is answered that the message crate can speak.
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 pub(crate) mod api_versions;
 mod create_partitions;
 pub(crate) mod create_topics;
@@ -12,6 +14,9 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_producers;
+mod describe_transactions;
+mod end_txn;
 pub(crate) mod fetch;
 mod find_coordinator;
 mod heartbeat;
@@ -21,12 +26,14 @@ mod join_group;
 mod leave_group;
 mod list_groups;
 mod list_offsets;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod sync_group;
+mod txn_offset_commit;
 
 use std::marker::PhantomData;
 
@@ -130,6 +137,11 @@ pub(crate) trait Api: 'static {
         None
     }
 
+    /// The transactional id that the request names, for faults.
+    fn transactional_id(_request: &Self::Request) -> Option<String> {
+        None
+    }
+
     /// Serves the request.
     fn serve(state: &mut State, call: &Call, request: Self::Request) -> Served<<Self::Request as Request>::Response>;
 }
@@ -148,6 +160,7 @@ pub(crate) struct Opened {
     pub(crate) digest: String,
     pub(crate) partitions: Vec<(String, i32)>,
     pub(crate) group: Option<String>,
+    pub(crate) transactional_id: Option<String>,
     pub(crate) serve: Serve,
 }
 
@@ -180,6 +193,7 @@ fn open<A: Api>(state: &State, call: &Call, mut body: Bytes) -> Result<Opened, S
         digest: if state.log.is_on() { A::digest(state, call, &request) } else { String::new() },
         partitions: if faults { A::partitions(state, call, &request) } else { Vec::new() },
         group: if faults { A::group(&request) } else { None },
+        transactional_id: if faults { A::transactional_id(&request) } else { None },
         serve: Box::new(move |state, call| {
             match A::serve(state, &call, request) {
                 Served::Now(response) => state.answer(&call.pending(), &response, call.now),
@@ -240,9 +254,16 @@ apis! {
     delete_records DeleteRecords DELETE_RECORDS
     init_producer_id InitProducerId INIT_PRODUCER_ID
     offset_for_leader_epoch OffsetForLeaderEpoch OFFSET_FOR_LEADER_EPOCH
+    add_partitions_to_txn AddPartitionsToTxn ADD_PARTITIONS_TO_TXN
+    add_offsets_to_txn AddOffsetsToTxn ADD_OFFSETS_TO_TXN
+    end_txn EndTxn END_TXN
+    txn_offset_commit TxnOffsetCommit TXN_OFFSET_COMMIT
     describe_configs DescribeConfigs DESCRIBE_CONFIGS
     create_partitions CreatePartitions CREATE_PARTITIONS
     delete_groups DeleteGroups DELETE_GROUPS
     incremental_alter_configs IncrementalAlterConfigs INCREMENTAL_ALTER_CONFIGS
     describe_cluster DescribeCluster DESCRIBE_CLUSTER
+    describe_producers DescribeProducers DESCRIBE_PRODUCERS
+    describe_transactions DescribeTransactions DESCRIBE_TRANSACTIONS
+    list_transactions ListTransactions LIST_TRANSACTIONS
 }

@@ -18,7 +18,7 @@ use crate::state::State;
 pub(crate) struct OffsetCommit;
 
 /// `offset.metadata.max.bytes`.
-const MAX_METADATA: usize = 4_096;
+pub(super) const MAX_METADATA: usize = 4_096;
 
 impl Api for OffsetCommit {
     type Request = OffsetCommitRequest;

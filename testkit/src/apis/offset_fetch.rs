@@ -1,7 +1,8 @@
 //! OffsetFetch: committed offsets of a group, or of several (v8). Partitions without one have offset −1 and no error.
 //!
 //! v2 can ask for all (no list of topics) and has a code for the whole group, v5 gives leader epochs, v7 can ask for stable offsets
-//! only (all are, as long as there are no transactions).
+//! only: a partition with an offset in a transaction that has not ended is `UNSTABLE_OFFSET_COMMIT`. Otherwise one gets what was
+//! committed before it.
 
 use milena_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
@@ -64,7 +65,7 @@ impl Api for OffsetFetch {
         for asked in asked(call, &request) {
             let checked = state.check_group(call.broker, &asked.group).and(call.injected_at_the_top(|_| true));
             let code = checked.err().unwrap_or(ErrorCode::NONE);
-            let found = if code.is_none() { look(state, call, &asked) } else { Vec::new() };
+            let found = if code.is_none() { look(state, call, &asked, request.require_stable) } else { Vec::new() };
             if call.version >= 8 {
                 response.groups.push(group(asked.group, code, found));
             } else {
@@ -85,12 +86,17 @@ fn none() -> Committed {
     Committed { offset: -1, leader_epoch: -1, metadata: StrBytes::new() }
 }
 
-fn look(state: &State, call: &Call, asked: &Asked) -> Vec<(TopicName, Vec<Found>)> {
+fn look(state: &State, call: &Call, asked: &Asked, require_stable: bool) -> Vec<(TopicName, Vec<Found>)> {
     let offsets = state.groups.get(asked.group.as_str()).map(|group| &group.offsets);
+    let stable = |topic: &str, partition: i32| {
+        let unstable = require_stable && offsets.is_some_and(|offsets| offsets.is_pending(topic, partition));
+        if unstable { Err(ErrorCode::UNSTABLE_OFFSET_COMMIT) } else { Ok(()) }
+    };
     let Some(topics) = &asked.topics else {
         let mut all: Vec<(TopicName, Vec<Found>)> = Vec::new();
         for ((topic, partition), committed) in offsets.into_iter().flat_map(|offsets| offsets.all()) {
-            let found = Found { partition: *partition, committed: Ok(committed.clone()) };
+            let committed = stable(topic, *partition).map(|()| committed.clone());
+            let found = Found { partition: *partition, committed };
             match all.last_mut().filter(|(name, _)| name.as_str() == topic) {
                 Some((_, partitions)) => partitions.push(found),
                 None => all.push((TopicName(StrBytes::from_string(topic.clone())), vec![found])),
@@ -100,6 +106,7 @@ fn look(state: &State, call: &Call, asked: &Asked) -> Vec<(TopicName, Vec<Found>
     };
     let one = |topic: &TopicName, partition: i32| {
         call.injected(topic, partition)?;
+        stable(topic, partition)?;
         Ok(offsets.and_then(|offsets| offsets.get(topic, partition)).cloned().unwrap_or_else(none))
     };
     let of_topic = |(topic, partitions): &(TopicName, Vec<i32>)| {

@@ -7,6 +7,10 @@
 //! - A repeat of one of the last five batches of a producer gets its original offset, and that batch's max timestamp as
 //!   `log_append_time_ms` even where the topic has CreateTime, as Kafka does.
 //! - `NOT_LEADER_OR_FOLLOWER` carries the new leader from v10 on (KIP-951).
+//! - A transactional batch that begins a transaction in its partition needs the coordinator's word. v12 adds the partition to the
+//!   transaction (KIP-890); before, it must have been added by AddPartitionsToTxn: `TRANSACTION_ABORTABLE` in v11, `INVALID_TXN_STATE`
+//!   before that. While the last transaction's markers are still to be written it is `CONCURRENT_TRANSACTIONS`, before v12
+//!   `NOT_ENOUGH_REPLICAS`. Kafka itself tries again for 100 ms before it answers that. All of this comes before the batch is looked at.
 //! - v8 names the record that is to blame, v13 takes topic ids (`UNKNOWN_TOPIC_ID`).
 
 use milena_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -71,7 +75,11 @@ impl Api for Produce {
                         ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
                         "a transactional batch came without a transactional id",
                     )),
-                    Some(name) => produce(state, call, name, data, request.acks),
+                    Some(name) => {
+                        let transactional_id = request.transactional_id.as_ref().filter(|_| transactional);
+                        let transactional_id = transactional_id.map(|id| id.as_str());
+                        produce(state, call, name, data, request.acks, transactional_id)
+                    }
                     None => Err(Refusal::new(ErrorCode::UNKNOWN_TOPIC_ID, "no topic has this id")),
                 };
                 failed |= outcome.is_err();
@@ -121,6 +129,7 @@ fn produce(
     topic: &str,
     data: &PartitionProduceData,
     acks: i16,
+    transactional_id: Option<&str>,
 ) -> Result<Appended, Refusal> {
     let plain = |code: ErrorCode| Refusal::new(code, code.name().unwrap_or_default());
     call.injected(topic, data.index).map_err(plain)?;
@@ -132,18 +141,16 @@ fn produce(
     let min_isr = state.topics.get(topic).and_then(|t| t.config_i64("min.insync.replicas")).unwrap_or(1);
     let by_broker =
         state.topics.get(topic).is_some_and(|t| t.config("message.timestamp.type") == Some("LogAppendTime"));
+    let bytes = data.records.as_deref().unwrap_or_default();
+    let begins = match (BatchHeader::read(bytes), transactional_id) {
+        (Some(header), Some(id)) if header.is_transactional() => admit(state, call, topic, data.index, &header, id)?,
+        _ => false,
+    };
     let partition = state.led_by(call.broker, topic, data.index).map_err(plain)?;
     if acks == -1 && (partition.isr.len() as i64) < min_isr {
         return Err(plain(ErrorCode::NOT_ENOUGH_REPLICAS));
     }
-    let bytes = data.records.as_deref().unwrap_or_default();
     let valid = batch::validate(bytes, call.version, rules)?;
-    if valid.header.is_transactional() {
-        return Err(Refusal::new(
-            ErrorCode::INVALID_TXN_STATE,
-            "the producer has no transaction that contains this partition",
-        ));
-    }
     let log = &mut partition.log;
     if valid.header.producer_id >= 0 {
         if let Some(original) = log.producers.duplicate_of(&valid.header) {
@@ -153,7 +160,7 @@ fn produce(
                 log_start: log.start(),
             });
         }
-        log.producers.check(&valid.header)?;
+        log.producers.check(&valid.header, begins && call.version >= 12)?;
     }
     let append_time = by_broker.then_some(wall_clock);
     let base_offset = log.append(&valid, partition.leader_epoch, append_time);
@@ -168,6 +175,38 @@ fn produce(
     check_invariants(state, topic, data.index, &valid.header, base_offset);
     state.on_partition_changed(topic, data.index, call.now);
     Ok(appended)
+}
+
+/// Whether a transactional batch begins a transaction in this partition. If it does, the coordinator has admitted it.
+fn admit(
+    state: &mut State,
+    call: &Call,
+    topic: &str,
+    index: i32,
+    header: &BatchHeader,
+    transactional_id: &str,
+) -> Result<bool, Refusal> {
+    let plain = |code: ErrorCode| Refusal::new(code, code.name().unwrap_or_default());
+    let BatchHeader { producer_id, producer_epoch, .. } = *header;
+    let producers = &state.led_by(call.broker, topic, index).map_err(plain)?.log.producers;
+    producers.check_epoch(producer_id, producer_epoch)?;
+    if producers.has_open_transaction(producer_id, producer_epoch) {
+        return Ok(false);
+    }
+    let place = (topic.to_owned(), index);
+    let adds = call.version >= 12;
+    let admitted = state.admit_to_transaction(transactional_id, (producer_id, producer_epoch), place, adds, call.now);
+    admitted.map(|()| true).map_err(|code| match code {
+        ErrorCode::TRANSACTION_ABORTABLE if call.version < 11 => {
+            Refusal::new(ErrorCode::INVALID_TXN_STATE, "Partition was not added to the transaction")
+        }
+        ErrorCode::CONCURRENT_TRANSACTIONS if adds => plain(code),
+        ErrorCode::CONCURRENT_TRANSACTIONS | ErrorCode::COORDINATOR_NOT_AVAILABLE => Refusal::new(
+            ErrorCode::NOT_ENOUGH_REPLICAS,
+            format!("Unable to verify the partition has been added to the transaction. Underlying error: {code}"),
+        ),
+        code => plain(code),
+    })
 }
 
 fn rules(state: &State, topic: &str, wall_clock: i64) -> Rules {

@@ -614,6 +614,20 @@ impl ClassicGroup {
         }
     }
 
+    /// What a commit in a transaction has to satisfy (KIP-447). Other than a plain one it works while a rebalance is completed, and
+    /// nobody who names no member is fenced.
+    pub(crate) fn check_transactional_commit(
+        &self,
+        id: &StrBytes,
+        instance: Option<&StrBytes>,
+        generation: i32,
+    ) -> Result<(), ErrorCode> {
+        if generation < 0 && (self.phase == Phase::Empty || (id.is_empty() && instance.is_none())) {
+            return Ok(());
+        }
+        self.check(id, instance, generation)
+    }
+
     /// Whether this member belongs to this generation.
     pub(crate) fn check(&self, id: &StrBytes, instance: Option<&StrBytes>, generation: i32) -> Result<(), ErrorCode> {
         self.check_member(id, instance)?;

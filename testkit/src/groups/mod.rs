@@ -10,10 +10,11 @@ use bytes::{Buf, Bytes};
 use milena_protocol::{ErrorCode, StrBytes};
 use tokio::time::Instant;
 
-use crate::state::{State, Timer};
+use crate::log::marker::Marker;
+use crate::state::{State, Timer, coordinator_partition};
 use classic::{Answer, Answers};
 pub(crate) use classic::{ClassicGroup, Join, Member, Phase, failed_join, failed_sync};
-pub(crate) use offsets::{Committed, Offsets};
+pub(crate) use offsets::{Committed, OffsetProducers, Offsets};
 
 /// One group: its members and its offsets.
 pub(crate) struct Group {
@@ -42,6 +43,8 @@ pub struct GroupInfo {
     pub members: BTreeMap<String, GroupMember>,
     /// Committed offsets by topic and partition.
     pub offsets: BTreeMap<(String, i32), i64>,
+    /// Offsets that were committed in a transaction which has not ended.
+    pub pending_offsets: BTreeMap<(String, i32), i64>,
 }
 
 /// What the cluster knows about a member.
@@ -130,6 +133,7 @@ impl State {
             leader: classic.leader.as_ref().map(text),
             members: members.collect(),
             offsets: group.offsets.all().map(|(place, committed)| (place.clone(), committed.offset)).collect(),
+            pending_offsets: group.offsets.all_pending(),
         })
     }
 }
@@ -154,6 +158,19 @@ pub(crate) fn on_coordinators_changed(state: &mut State, now: Instant) {
             state.with_group(&name, now, |group, out| group.on_coordinator_changed(now, out));
         }
     }
+}
+
+/// A transaction marker for a partition of `__consumer_offsets`: offsets of all groups that belong there become visible or go.
+pub(crate) fn on_marker(state: &mut State, partition: i32, marker: &Marker, now: Instant) {
+    state.offset_producers.on_marker(partition, marker.producer_id, marker.producer_epoch);
+    for (name, group) in &mut state.groups {
+        if coordinator_partition(name) == partition {
+            group.offsets.on_marker(marker.producer_id, marker.commit);
+        }
+    }
+    let what = if marker.commit { "commit" } else { "abort" };
+    let Marker { producer_id, producer_epoch, .. } = marker;
+    state.note(now, format!("__consumer_offsets-{partition}: {what} marker of {producer_id}/{producer_epoch}"));
 }
 
 /// The partitions of a `ConsumerProtocolAssignment`, in order; what is readable of it.

@@ -26,8 +26,8 @@ const MAX_UNCOMPRESSED: u64 = 256 << 20;
 
 const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
-const TRANSACTIONAL: i16 = 0x10;
-const CONTROL: i16 = 0x20;
+pub(super) const TRANSACTIONAL: i16 = 0x10;
+pub(super) const CONTROL: i16 = 0x20;
 
 /// The fields of a batch header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

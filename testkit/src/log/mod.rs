@@ -1,14 +1,22 @@
-//! The log of one partition: stored batches, leader epochs, producers.
+//! The log of one partition: stored batches, leader epochs, producers, transactions.
 //!
 //! Replication is not modelled record by record: all replicas share this log, so the high watermark is the log's end.
 
 pub(crate) mod batch;
+pub(crate) mod marker;
 mod producers;
+mod transactions;
 
 use bytes::{Bytes, BytesMut};
 
 use batch::{BatchHeader, StoredRecord, Valid};
+use marker::Marker;
 pub(crate) use producers::{Producers, next_sequence};
+pub(crate) use transactions::Aborted;
+use transactions::Transactions;
+
+/// Kafka's `log.index.interval.bytes`: how exactly a broker knows which offsets a range of bytes holds.
+const INDEX_INTERVAL_BYTES: usize = 4096;
 
 /// One batch as it is stored.
 #[derive(Debug, Clone)]
@@ -30,6 +38,7 @@ pub(crate) struct Log {
     /// Which epoch began at which offset, in order.
     epochs: Vec<(i32, i64)>,
     pub(crate) producers: Producers,
+    transactions: Transactions,
 }
 
 /// What a read gives.
@@ -56,9 +65,21 @@ impl Log {
         self.end
     }
 
-    /// The offset below which every transaction is decided.
+    /// The offset below which every transaction is decided, and its marker written.
     pub(crate) fn last_stable_offset(&self) -> i64 {
-        self.end
+        self.transactions.first_open().map_or(self.high_watermark(), |first| first.max(self.start))
+    }
+
+    /// The aborted transactions that a reader has to know who gets at most `max_bytes` from `offset` on. A broker finds out what its
+    /// answer holds by its sparse offset index, so it may tell of a few that lie behind.
+    pub(crate) fn aborted_transactions(&self, offset: i64, max_bytes: usize) -> Vec<Aborted> {
+        let mut room = max_bytes.saturating_add(INDEX_INTERVAL_BYTES);
+        let behind = self.from(offset).iter().find(|batch| {
+            let fits = batch.bytes.len() <= room;
+            room = room.saturating_sub(batch.bytes.len());
+            !fits
+        });
+        self.transactions.aborted(offset, behind.map_or(self.end, |batch| batch.base_offset))
     }
 
     /// A leader was elected: records from here on belong to `epoch`.
@@ -96,25 +117,46 @@ impl Log {
         let base_offset = self.end;
         let stored = batch::stamp(valid, base_offset, leader_epoch, log_append_time);
         let max_timestamp = log_append_time.unwrap_or(valid.max_timestamp);
-        if valid.header.producer_id >= 0 {
-            self.producers.on_appended(&valid.header, base_offset, max_timestamp);
+        if valid.header.producer_id >= 0 && self.producers.on_appended(&valid.header, base_offset, max_timestamp) {
+            self.transactions.begin(valid.header.producer_id, base_offset);
         }
-        self.end = base_offset + i64::from(valid.header.last_offset_delta) + 1;
-        self.bytes += stored.len() as u64;
-        self.batches.push(StoredBatch {
-            base_offset,
-            last_offset: self.end - 1,
-            max_timestamp,
-            leader_epoch,
-            bytes: stored,
-        });
+        let last_offset = base_offset + i64::from(valid.header.last_offset_delta);
+        self.store(StoredBatch { base_offset, last_offset, max_timestamp, leader_epoch, bytes: stored });
         base_offset
     }
 
-    /// Bytes that can be read from `offset` on, at most `limit` of them matter.
-    pub(crate) fn available(&self, offset: i64, limit: usize) -> usize {
+    /// Appends a transaction marker, which ends the producer's open transaction, and returns its offset.
+    pub(crate) fn append_marker(&mut self, marker: &Marker, leader_epoch: i32) -> i64 {
+        let offset = self.end;
+        let began = self.producers.on_marker(
+            marker.producer_id,
+            marker.producer_epoch,
+            marker.coordinator_epoch,
+            marker.timestamp,
+        );
+        if let Some(first_offset) = began {
+            self.transactions.end(first_offset, offset, !marker.commit);
+        }
+        self.store(StoredBatch {
+            base_offset: offset,
+            last_offset: offset,
+            max_timestamp: marker.timestamp,
+            leader_epoch,
+            bytes: marker.batch(offset, leader_epoch),
+        });
+        offset
+    }
+
+    fn store(&mut self, batch: StoredBatch) {
+        self.end = batch.last_offset + 1;
+        self.bytes += batch.bytes.len() as u64;
+        self.batches.push(batch);
+    }
+
+    /// Bytes that can be read from `offset` up to `below`, at most `limit` of them matter.
+    pub(crate) fn available(&self, offset: i64, below: i64, limit: usize) -> usize {
         let mut bytes = 0;
-        for batch in self.from(offset) {
+        for batch in self.between(offset, below) {
             bytes += batch.bytes.len();
             if bytes >= limit {
                 return limit;
@@ -123,16 +165,17 @@ impl Log {
         bytes
     }
 
-    /// Reads whole batches from the one that contains `offset` on; the last one is cut at `max_bytes`, as a broker does that sends a
-    /// slice of a file. `at_least_one` gives the first batch whole even if it is larger than `max_bytes`.
-    pub(crate) fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Read {
-        let mut batches = self.from(offset).iter();
+    /// Reads whole batches from the one that contains `offset` up to the one that begins at `below`; the last one is cut at
+    /// `max_bytes`, as a broker does that sends a slice of a file. `at_least_one` gives the first batch whole even if it is larger
+    /// than `max_bytes`.
+    pub(crate) fn read(&self, offset: i64, below: i64, max_bytes: usize, at_least_one: bool) -> Read {
+        let mut batches = self.between(offset, below).iter();
         let Some(first) = batches.next() else { return Read::default() };
         let limit = if at_least_one { max_bytes.max(first.bytes.len()) } else { max_bytes };
         if first.bytes.len() >= limit {
             return Read { bytes: first.bytes.slice(..limit), first_is_cut: first.bytes.len() > limit };
         }
-        let mut out = BytesMut::with_capacity(limit.min(self.available(offset, limit)));
+        let mut out = BytesMut::with_capacity(limit.min(self.available(offset, below, limit)));
         out.extend_from_slice(&first.bytes);
         for batch in batches {
             let room = limit - out.len();
@@ -142,6 +185,11 @@ impl Log {
             out.extend_from_slice(&batch.bytes[..batch.bytes.len().min(room)]);
         }
         Read { bytes: out.freeze(), first_is_cut: false }
+    }
+
+    fn between(&self, offset: i64, below: i64) -> &[StoredBatch] {
+        let from = self.from(offset);
+        if below >= self.end { from } else { &from[..from.partition_point(|batch| batch.base_offset < below)] }
     }
 
     fn from(&self, offset: i64) -> &[StoredBatch] {
@@ -176,6 +224,7 @@ impl Log {
         for batch in self.batches.drain(..gone) {
             self.bytes -= batch.bytes.len() as u64;
         }
+        self.transactions.forget_before(self.start);
         while self.epochs.len() > 1 && self.epochs[1].1 <= self.start {
             self.epochs.remove(0);
         }
@@ -192,12 +241,27 @@ impl Log {
         all.filter(|record| record.offset >= self.start).collect()
     }
 
-    /// The last batch of a producer below an offset, if it is still stored.
+    /// The records that a reader of committed data gets: below the last stable offset, without those of aborted transactions and
+    /// without markers.
+    pub(crate) fn committed_records(&self) -> Vec<StoredRecord> {
+        let end = self.last_stable_offset();
+        let aborted = self.transactions.aborted(self.start, self.end);
+        let was_aborted = |record: &StoredRecord| {
+            let mut of_producer = aborted.iter().filter(|aborted| aborted.producer_id == record.producer_id);
+            of_producer.any(|aborted| (aborted.first_offset..=aborted.last_offset).contains(&record.offset))
+        };
+        let mut records = self.records();
+        records
+            .retain(|record| record.offset < end && !record.control && !(record.transactional && was_aborted(record)));
+        records
+    }
+
+    /// The last batch of a producer below an offset, but for markers, if it is still stored.
     ///
     /// Looks at the last thousand batches only, so that a producer that pauses costs no walk of the log.
     pub(crate) fn previous_of(&self, producer_id: i64, below: i64) -> Option<BatchHeader> {
         let end = self.batches.partition_point(|batch| batch.base_offset < below);
         let recent = self.batches[..end].iter().rev().take(1000).filter_map(|stored| BatchHeader::read(&stored.bytes));
-        recent.filter(|header| header.producer_id == producer_id).take(1).next()
+        recent.filter(|header| header.producer_id == producer_id && !header.is_control()).take(1).next()
     }
 }

@@ -4,6 +4,9 @@
 //! - A producer id the partition does not know may start at *any* sequence; a new epoch must start at 0.
 //! - An older repeat, a gap or a step back is `OUT_OF_ORDER_SEQUENCE_NUMBER`; an older epoch is `INVALID_PRODUCER_EPOCH`.
 //!   (Kafka 4.x never answers `DUPLICATE_SEQUENCE_NUMBER` or `UNKNOWN_PRODUCER_ID`.)
+//! - A transaction marker moves the producer to the marker's epoch. If that is a new one (transaction.version 2), the sequences begin
+//!   at 0 again; in the same one they go on.
+//! - With an open transaction only transactional batches are taken, else it is `INVALID_TXN_STATE`.
 //! - The state survives DeleteRecords.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,10 +29,34 @@ pub(crate) struct RememberedBatch {
     pub(crate) timestamp: i64,
 }
 
+/// What is remembered about one producer.
 #[derive(Debug)]
-struct Producer {
-    epoch: i16,
+pub(crate) struct Producer {
+    pub(crate) epoch: i16,
     batches: VecDeque<RememberedBatch>,
+    /// Where its open transaction begins in this partition.
+    pub(crate) open_since: Option<i64>,
+    /// Of its last marker; −1 before there was one.
+    pub(crate) coordinator_epoch: i32,
+    pub(crate) last_timestamp: i64,
+}
+
+impl Producer {
+    fn new(epoch: i16) -> Self {
+        Self { epoch, batches: VecDeque::new(), open_since: None, coordinator_epoch: -1, last_timestamp: -1 }
+    }
+
+    /// The sequence of its last record in this epoch; −1 if there is none.
+    pub(crate) fn last_sequence(&self) -> i32 {
+        self.batches.back().map_or(-1, |batch| batch.last_sequence)
+    }
+
+    fn begin_epoch(&mut self, epoch: i16) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
 }
 
 /// All producers of a partition.
@@ -47,16 +74,32 @@ impl Producers {
             .copied()
     }
 
-    /// Whether the batch may be appended.
-    pub(crate) fn check(&self, header: &BatchHeader) -> Result<(), Refusal> {
-        let Some(producer) = self.0.get(&header.producer_id) else { return Ok(()) };
-        let id = header.producer_id;
-        if header.producer_epoch < producer.epoch {
-            return Err(Refusal::new(
+    /// All producers by their ids.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (i64, &Producer)> {
+        self.0.iter().map(|(id, producer)| (*id, producer))
+    }
+
+    /// Whether the producer has a transaction open here in this epoch.
+    pub(crate) fn has_open_transaction(&self, id: i64, epoch: i16) -> bool {
+        self.0.get(&id).is_some_and(|producer| producer.open_since.is_some() && producer.epoch == epoch)
+    }
+
+    /// Refuses an epoch that is older than the one known here.
+    pub(crate) fn check_epoch(&self, id: i64, epoch: i16) -> Result<(), Refusal> {
+        match self.0.get(&id) {
+            Some(producer) if epoch < producer.epoch => Err(Refusal::new(
                 ErrorCode::INVALID_PRODUCER_EPOCH,
-                format!("epoch {} of producer {id} is older than epoch {}", header.producer_epoch, producer.epoch),
-            ));
+                format!("epoch {epoch} of producer {id} is older than epoch {}", producer.epoch),
+            )),
+            _ => Ok(()),
         }
+    }
+
+    /// Whether the batch may be appended. `begins_v2` says that it begins a transaction of version 2 in this partition: then a
+    /// producer of which nothing is remembered has to start at 0.
+    pub(crate) fn check(&self, header: &BatchHeader, begins_v2: bool) -> Result<(), Refusal> {
+        let id = header.producer_id;
+        self.check_epoch(id, header.producer_epoch)?;
         let out_of_order = |expected: i32| {
             Refusal::new(
                 ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -66,24 +109,31 @@ impl Producers {
                 ),
             )
         };
-        if header.producer_epoch > producer.epoch {
-            return if header.base_sequence == 0 { Ok(()) } else { Err(out_of_order(0)) };
+        let known = self.0.get(&id);
+        if begins_v2 && header.base_sequence != 0 && known.is_none_or(|producer| producer.batches.is_empty()) {
+            return Err(out_of_order(0));
         }
-        match producer.batches.back() {
-            Some(last) if next_sequence(last.last_sequence) != header.base_sequence => {
-                Err(out_of_order(next_sequence(last.last_sequence)))
-            }
-            _ => Ok(()),
+        let Some(producer) = known else { return Ok(()) };
+        let same_epoch = header.producer_epoch == producer.epoch;
+        let expected = if same_epoch { next_sequence(producer.last_sequence()) } else { 0 };
+        if header.base_sequence != expected {
+            return Err(out_of_order(expected));
         }
+        if producer.open_since.is_some() && !header.is_transactional() {
+            return Err(Refusal::new(
+                ErrorCode::INVALID_TXN_STATE,
+                format!("producer {id} has a transaction open, and the batch does not belong to it"),
+            ));
+        }
+        Ok(())
     }
 
-    /// Remembers a batch that was appended.
-    pub(crate) fn on_appended(&mut self, header: &BatchHeader, base_offset: i64, timestamp: i64) {
+    /// Remembers a batch that was appended. True if a transaction begins with it.
+    pub(crate) fn on_appended(&mut self, header: &BatchHeader, base_offset: i64, timestamp: i64) -> bool {
         let epoch = header.producer_epoch;
-        let producer = self.0.entry(header.producer_id).or_insert(Producer { epoch, batches: VecDeque::new() });
-        if producer.epoch != epoch {
-            *producer = Producer { epoch, batches: VecDeque::new() };
-        }
+        let producer = self.0.entry(header.producer_id).or_insert_with(|| Producer::new(epoch));
+        producer.begin_epoch(epoch);
+        producer.last_timestamp = timestamp;
         if producer.batches.len() == REMEMBERED {
             producer.batches.pop_front();
         }
@@ -93,11 +143,25 @@ impl Producers {
             base_offset,
             timestamp,
         });
+        let begins = header.is_transactional() && producer.open_since.is_none();
+        if begins {
+            producer.open_since = Some(base_offset);
+        }
+        begins
     }
 
-    /// Forgets everybody, as brokers do after `producer.id.expiration.ms`.
+    /// A marker ends the producer's transaction; returns where that began, if it had one here.
+    pub(crate) fn on_marker(&mut self, id: i64, epoch: i16, coordinator_epoch: i32, timestamp: i64) -> Option<i64> {
+        let producer = self.0.entry(id).or_insert_with(|| Producer::new(epoch));
+        producer.begin_epoch(epoch);
+        producer.coordinator_epoch = coordinator_epoch;
+        producer.last_timestamp = timestamp;
+        producer.open_since.take()
+    }
+
+    /// Forgets everybody who has no open transaction, as brokers do after `producer.id.expiration.ms`.
     pub(crate) fn forget_all(&mut self) {
-        self.0.clear();
+        self.0.retain(|_, producer| producer.open_since.is_some());
     }
 }
 
@@ -134,13 +198,13 @@ mod tests {
     #[test]
     fn an_unknown_producer_may_start_anywhere_and_a_new_epoch_only_at_zero() {
         let mut producers = Producers::default();
-        assert_eq!(producers.check(&batch(0, 5, 1)), Ok(()));
+        assert_eq!(producers.check(&batch(0, 5, 1), false), Ok(()));
         producers.on_appended(&batch(0, 5, 1), 0, 0);
-        assert_eq!(code(producers.check(&batch(0, 0, 1))), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
-        assert_eq!(code(producers.check(&batch(1, 3, 1))), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
-        assert_eq!(producers.check(&batch(1, 0, 1)), Ok(()));
+        assert_eq!(code(producers.check(&batch(0, 0, 1), false)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(code(producers.check(&batch(1, 3, 1), false)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(producers.check(&batch(1, 0, 1), false), Ok(()));
         producers.on_appended(&batch(1, 0, 1), 1, 0);
-        assert_eq!(code(producers.check(&batch(0, 6, 1))), Some(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(code(producers.check(&batch(0, 6, 1), false)), Some(ErrorCode::INVALID_PRODUCER_EPOCH));
     }
 
     #[test]
@@ -151,8 +215,38 @@ mod tests {
         }
         assert_eq!(producers.duplicate_of(&batch(0, 10, 10)).map(|b| b.base_offset), Some(10));
         assert_eq!(producers.duplicate_of(&batch(0, 0, 10)), None);
-        assert_eq!(code(producers.check(&batch(0, 0, 10))), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(code(producers.check(&batch(0, 0, 10), false)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         assert_eq!(producers.duplicate_of(&batch(0, 10, 9)), None, "the same start with another end is no repeat");
+    }
+
+    #[test]
+    fn after_a_marker_of_a_new_epoch_sequences_begin_at_zero_and_in_the_same_epoch_they_go_on() {
+        let mut producers = Producers::default();
+        let transactional = |epoch, sequence| BatchHeader { attributes: 0x10, ..batch(epoch, sequence, 2) };
+        assert!(producers.on_appended(&transactional(0, 0), 0, 0));
+        assert!(!producers.on_appended(&transactional(0, 2), 2, 0), "the transaction goes on");
+        assert_eq!(producers.on_marker(7, 0, 0, 0), Some(0));
+        assert_eq!(producers.check(&transactional(0, 4), false), Ok(()));
+        assert!(producers.on_appended(&transactional(0, 4), 5, 0));
+        assert_eq!(producers.on_marker(7, 1, 0, 0), Some(5));
+        assert_eq!(code(producers.check(&transactional(0, 6), false)), Some(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(code(producers.check(&transactional(1, 6), false)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(producers.check(&transactional(1, 0), false), Ok(()));
+        assert_eq!(producers.on_marker(7, 1, 0, 0), None, "nothing was open");
+    }
+
+    #[test]
+    fn in_an_open_transaction_only_transactional_batches_are_taken() {
+        let mut producers = Producers::default();
+        producers.on_appended(&BatchHeader { attributes: 0x10, ..batch(0, 0, 1) }, 0, 0);
+        assert_eq!(code(producers.check(&batch(0, 1, 1), false)), Some(ErrorCode::INVALID_TXN_STATE));
+    }
+
+    #[test]
+    fn a_transaction_of_version_2_begins_at_zero_even_for_an_unknown_producer() {
+        let producers = Producers::default();
+        assert_eq!(code(producers.check(&batch(0, 5, 1), true)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(producers.check(&batch(0, 5, 1), false), Ok(()));
     }
 
     #[test]
@@ -160,7 +254,7 @@ mod tests {
         let mut producers = Producers::default();
         producers.on_appended(&batch(0, i32::MAX - 1, 4), 0, 0);
         assert_eq!(batch(0, i32::MAX - 1, 4).last_sequence(), 1);
-        assert_eq!(producers.check(&batch(0, 2, 1)), Ok(()));
+        assert_eq!(producers.check(&batch(0, 2, 1), false), Ok(()));
         assert_eq!(next_sequence(i32::MAX), 0);
     }
 }

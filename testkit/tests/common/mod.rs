@@ -3,6 +3,8 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its own part of it")]
 #![expect(clippy::disallowed_methods, reason = "tests wait")]
 
+pub(crate) mod transactional;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -98,6 +100,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         let response = self.call(12, fetch_request(&[(topic, partition, offset)])).await;
         response.responses[0].partitions[0].clone()
     }
+}
+
+/// Waits a little before something is asked again.
+pub(crate) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
 pub(crate) fn name(topic: &'static str) -> TopicName {

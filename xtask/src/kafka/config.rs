@@ -60,7 +60,8 @@ pub(crate) fn plural(n: u16) -> &'static str {
 }
 
 /// The settings of one node. Internal topics are as small as tests need; a rebalance does not wait for
-/// late members; every node is a rack, so that fetching from the closest replica can be tested.
+/// late members; transactions are looked over every half second, so that a time-out can be tested; every node is a rack, so
+/// that fetching from the closest replica can be tested.
 pub(crate) fn server_properties(shape: &Shape, base: u16, node: u16, log_dir: &Path) -> String {
     let replicas = shape.brokers.min(3);
     let voters: Vec<String> =
@@ -90,6 +91,7 @@ offsets.topic.replication.factor={replicas}
 transaction.state.log.num.partitions=10
 transaction.state.log.replication.factor={replicas}
 transaction.state.log.min.isr=1
+transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 share.coordinator.state.topic.num.partitions=10
 share.coordinator.state.topic.replication.factor={replicas}
 share.coordinator.state.topic.min.isr=1

@@ -7,6 +7,8 @@
 //!   batch does not fit gives nothing.
 //! - Sessions (v7, KIP-227) in `sessions.rs`. A partition that gave data goes to the end of its session's order.
 //! - Records below the fetch offset may stand in the first batch: the client skips them.
+//! - A reader of committed data (isolation level 1) gets nothing from the last stable offset on and waits for it to move; it is told
+//!   the aborted transactions of what it gets, perhaps with some that lie behind. Another reader gets null in their place.
 //! - v9 checks the leader epoch, v12 names the new leader with `NOT_LEADER_OR_FOLLOWER` (v16 its address, KIP-951), v13 takes topic
 //!   ids. Followers' fetches are not served as such: replicas share their leader's log.
 
@@ -17,14 +19,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use milena_protocol::messages::fetch_response::{
-    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
-use milena_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
+use milena_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ProducerId, TopicName};
 use milena_protocol::{ErrorCode, StrBytes};
 use tokio::time::Instant;
 
 use super::offset_for_leader_epoch::check_epoch;
 use super::{Api, Call, Pending, Served};
+use crate::log::Log;
 use crate::state::{State, Timer};
 pub(crate) use sessions::FetchSessions;
 use sessions::{Asked, Context, Place, Wanted};
@@ -200,7 +203,10 @@ impl ParkedFetch {
         for wanted in self.wanted(state) {
             partitions += 1;
             match self.look(state, wanted) {
-                Ok(log) => bytes += log.available(wanted.offset, usize::try_from(wanted.max_bytes).unwrap_or(0)),
+                Ok(log) => {
+                    let limit = usize::try_from(wanted.max_bytes).unwrap_or(0);
+                    bytes += log.available(wanted.offset, self.readable_below(log), limit);
+                }
                 Err(_) => return true,
             }
             if bytes >= self.min_bytes {
@@ -211,7 +217,7 @@ impl ParkedFetch {
     }
 
     /// The log of a partition, if it may be read from the wanted offset on.
-    fn look<'a>(&self, state: &'a State, wanted: &Wanted) -> Result<&'a crate::log::Log, ErrorCode> {
+    fn look<'a>(&self, state: &'a State, wanted: &Wanted) -> Result<&'a Log, ErrorCode> {
         let Place { name, partition, .. } = &wanted.place;
         self.call.injected(name, *partition)?;
         let unknown =
@@ -229,6 +235,11 @@ impl ParkedFetch {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
         Ok(&found.log)
+    }
+
+    /// Where this reader has to stop.
+    fn readable_below(&self, log: &Log) -> i64 {
+        if self.read_committed { log.last_stable_offset() } else { log.high_watermark() }
     }
 
     fn respond(&self, state: &mut State) -> FetchResponse {
@@ -310,7 +321,16 @@ impl ParkedFetch {
         match self.look(state, wanted) {
             Ok(log) => {
                 let limit = usize::try_from(wanted.max_bytes).unwrap_or(0).min(*room);
-                let read = log.read(wanted.offset, limit, *at_least_one);
+                let below = self.readable_below(log);
+                if self.read_committed && wanted.offset < below {
+                    let aborted = log.aborted_transactions(wanted.offset, limit).into_iter().map(|aborted| {
+                        AbortedTransaction::default()
+                            .with_producer_id(ProducerId(aborted.producer_id))
+                            .with_first_offset(aborted.first_offset)
+                    });
+                    data.aborted_transactions = Some(aborted.collect());
+                }
+                let read = log.read(wanted.offset, below, limit, *at_least_one);
                 if !read.first_is_cut && !read.bytes.is_empty() {
                     *at_least_one = false;
                     *room = room.saturating_sub(read.bytes.len());
