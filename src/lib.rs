@@ -17,8 +17,10 @@ pub use milena_consumer::{
     RebalanceProtocol, RecordRef, Records, RecordsIter, StartAt, Subscription, TopicSizes,
 };
 pub use milena_producer::{
-    Acks, Appended, AsRecord, Choice, ClusterView, Compression, Delivery, Header, Murmur2, OwnedRecord, Partitioner,
-    Placed, ProduceError, Producer, ProducerBuilder, Record, RecordView, Unplaced, murmur2_partition,
+    AbortError, Acks, Appended, AsRecord, Choice, ClusterView, CommitError, Compression, Delivery, Header,
+    InitialiseError, Murmur2, OwnedRecord, Partitioner, Placed, ProduceError, Producer, ProducerBuilder, Record,
+    RecordView, Transaction, TransactionSender, TransactionalProducer, TransactionalProducerBuilder,
+    UninitialisedProducer, Unplaced, murmur2_partition,
 };
 pub use milena_protocol::{ApiKey, ErrorCode};
 

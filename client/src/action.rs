@@ -72,9 +72,22 @@ fn special(api: ApiKey, code: ErrorCode) -> Option<Action> {
         ) => Action::FindCoordinator,
         // A committed offset of a topic that the coordinator has not heard of yet.
         (ApiKey::OFFSET_COMMIT, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => Action::Retry,
+        // The group has gone on without this member: what it has read in this transaction others may have read, too.
         (
             ApiKey::TXN_OFFSET_COMMIT,
-            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION | ErrorCode::FENCED_INSTANCE_ID,
+            ErrorCode::UNKNOWN_MEMBER_ID
+            | ErrorCode::ILLEGAL_GENERATION
+            | ErrorCode::FENCED_INSTANCE_ID
+            | ErrorCode::STALE_MEMBER_EPOCH
+            | ErrorCode::FENCED_MEMBER_EPOCH
+            | ErrorCode::REBALANCE_IN_PROGRESS,
+        ) => Action::Abort,
+        // Without a right the transaction cannot become whole, and the producer is none the worse for it.
+        (
+            ApiKey::ADD_PARTITIONS_TO_TXN | ApiKey::ADD_OFFSETS_TO_TXN | ApiKey::TXN_OFFSET_COMMIT,
+            ErrorCode::TOPIC_AUTHORIZATION_FAILED
+            | ErrorCode::GROUP_AUTHORIZATION_FAILED
+            | ErrorCode::OPERATION_NOT_ATTEMPTED,
         ) => Action::Abort,
         // The topic is there: for the caller of CreateTopics that is an answer and no reason to ask again.
         (ApiKey::CREATE_TOPICS, ErrorCode::TOPIC_ALREADY_EXISTS) => Action::Fail,
@@ -143,6 +156,25 @@ pub(crate) fn cause(code: ErrorCode) -> &'static str {
         ErrorCode::INVALID_PRODUCER_EPOCH => "a newer epoch of this producer is known to the broker.",
         ErrorCode::PRODUCER_FENCED => {
             "another producer with the same transactional id has taken over: only one may be alive."
+        }
+        ErrorCode::INVALID_TXN_STATE => {
+            "the coordinator does not expect that in the transaction's state: it may have ended it, because it lasted longer than \
+             transaction_timeout."
+        }
+        ErrorCode::INVALID_PRODUCER_ID_MAPPING => {
+            "the coordinator knows another producer id for the transactional id: it was not used for longer than \
+             transactional.id.expiration.ms, or somebody else has taken it over."
+        }
+        ErrorCode::INVALID_TRANSACTION_TIMEOUT => {
+            "transaction_timeout is longer than the brokers allow (transaction.max.timeout.ms): shorten it."
+        }
+        ErrorCode::CONCURRENT_TRANSACTIONS => {
+            "the coordinator is still completing an earlier transaction of this transactional id."
+        }
+        ErrorCode::TRANSACTION_ABORTABLE => "the transaction cannot go on: abort it and do its work again.",
+        ErrorCode::OPERATION_NOT_ATTEMPTED => "another part of the same request was refused, so nothing was done.",
+        ErrorCode::STALE_MEMBER_EPOCH | ErrorCode::FENCED_MEMBER_EPOCH => {
+            "the group has gone on: this member's epoch is over."
         }
         ErrorCode::UNKNOWN_PRODUCER_ID => "the broker has forgotten this producer.",
         ErrorCode::KAFKA_STORAGE_ERROR => "the broker's disk failed: look at its log.",

@@ -339,6 +339,7 @@ impl<C: From<Client>> ClientBuilder<C> {
             setup_timeout: self.setup_timeout,
             max_frame: MAX_FRAME,
             counters,
+            features: Arc::default(),
         };
         let machine = MetadataMachine::new(spawner.now(), self.metadata_max_age);
         let config = Config {

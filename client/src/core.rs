@@ -15,6 +15,7 @@ use crate::coordinator::Coordinators;
 use crate::metadata::machine::MetadataMachine;
 use crate::metadata::snapshot::{Broker, Metadata};
 use crate::metrics::Metrics;
+use crate::outcomes::Outcomes;
 use crate::seam::Seed;
 use crate::seam::clock::WallClock;
 use crate::seam::spawner::Spawner;
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) establish: Establish,
     pub(crate) pool: Pool,
     pub(crate) coordinators: Coordinators,
+    /// Transactions that are being ended.
+    pub(crate) outcomes: Outcomes,
     /// Written by the metadata task and by KIP-951 hints, read by everybody.
     pub(crate) metadata: ArcSwap<Metadata>,
     pub(crate) metadata_wanted: Notify,
@@ -75,6 +78,7 @@ impl Core {
             establish,
             pool,
             coordinators: Coordinators::default(),
+            outcomes: Outcomes::default(),
             metadata: ArcSwap::default(),
             metadata_wanted: Notify::new(),
             changes: watch::Sender::new(0),

@@ -41,6 +41,8 @@ pub enum ErrorKind {
     NotAssigned,
     /// The user's own code failed: a listener, a handler, an interceptor.
     User,
+    /// The transaction has ended or can only be aborted: what belongs to it is not taken any more, or was given up with it.
+    TransactionEnded,
 }
 
 /// Whether what was asked for has happened at the broker.

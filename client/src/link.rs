@@ -29,6 +29,7 @@ use crate::coordinator::{self, CoordinatorKind};
 use crate::core::Core;
 use crate::metadata::snapshot::{Broker, Metadata, Topic};
 use crate::metrics::Metrics;
+use crate::outcomes::OpenOutcome;
 use crate::seam::clock::WallClock;
 use crate::seam::spawner::{Spawner, TaskHandle};
 use crate::{Error, ErrorKind, Lane, RefreshReason};
@@ -278,9 +279,28 @@ impl Link {
         timeout: Duration,
         make: impl FnOnce(i16) -> R + Send + 'static,
     ) -> Result<R::Response, Error> {
+        self.send_at_most(target, lane, timeout, i16::MAX, make).await
+    }
+
+    /// Like [`send_versioned`](Self::send_versioned), in no newer version than `newest`: for an API whose newer versions ask for
+    /// something else (EndTxn v5 asks for a new epoch).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn send_at_most<R: Request>(
+        &self,
+        target: Target,
+        lane: Lane,
+        timeout: Duration,
+        newest: i16,
+        make: impl FnOnce(i16) -> R + Send + 'static,
+    ) -> Result<R::Response, Error> {
         let deadline = self.now() + timeout;
         let broker = self.resolve(&target, deadline).await?;
-        let result = self.send_to(broker, lane, deadline, make).await;
+        let result = self.send_to(broker, lane, deadline, newest, make).await;
         if let Err(error) = &result
             && matches!(error.kind(), ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout)
             && let Target::Coordinator(kind, key) = &target
@@ -296,6 +316,7 @@ impl Link {
         broker: i32,
         lane: Lane,
         deadline: Instant,
+        newest: i16,
         make: impl FnOnce(i16) -> R + Send + 'static,
     ) -> Result<R::Response, Error> {
         if let Some(until) = self.core.pool.throttled_until(broker)
@@ -306,7 +327,7 @@ impl Link {
         }
         let connection = self.core.pool.connection(self.id, broker, lane, || self.start_connection(broker));
         let encode = Box::new(move |versions: &milena_protocol::ApiVersions| {
-            let version = versions.choose::<R>().ok_or_else(|| {
+            let version = versions.choose_at_most::<R>(newest).ok_or_else(|| {
                 let theirs =
                     versions.range(R::KEY).map_or("not at all".to_owned(), |r| format!("in v{} to v{}", r.min, r.max));
                 Error::new(
@@ -422,7 +443,7 @@ impl Link {
             let until = deadline.min(self.now() + self.request_timeout());
             let asked = key.clone();
             let found = self
-                .send_to::<FindCoordinatorRequest>(broker, Lane::Rest, until, move |version| {
+                .send_to::<FindCoordinatorRequest>(broker, Lane::Rest, until, i16::MAX, move |version| {
                     coordinator::question(version, kind, &asked)
                 })
                 .await
@@ -444,6 +465,25 @@ impl Link {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The level of a cluster feature such as `transaction.version` that brokers have finalised, as the newest of their hand-shakes
+    /// says; 0 when the cluster has not got it.
+    pub fn feature(&self, name: &str) -> i16 {
+        self.core.establish.features.level(name)
+    }
+
+    /// Says that the outcome of `transactional_id`'s transaction is open, until the guard is dropped.
+    pub fn open_outcome(&self, transactional_id: &str) -> OpenOutcome {
+        self.core.outcomes.open(transactional_id)
+    }
+
+    /// Waits until no outcome of a transaction of `transactional_id` is open in this client.
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits.
+    pub async fn outcomes_settled(&self, transactional_id: &str) {
+        self.core.outcomes.settled(transactional_id).await;
     }
 
     /// Forgets a coordinator that turned out to be none; the next call looks it up again.

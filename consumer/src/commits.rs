@@ -7,26 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use milena_client::{Action, Backoff, Error, TopicPartition, action_for};
+use milena_client::{Action, Backoff, Error, OffsetAndMetadata, TopicPartition, action_for};
 use milena_protocol::{ApiKey, ErrorCode};
 use tokio::time::Instant;
-
-/// An offset to commit: where reading goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OffsetAndMetadata {
-    /// The offset of the next record to read.
-    pub offset: i64,
-    /// The epoch of the leader that wrote the record before it; −1 if unknown.
-    pub leader_epoch: i32,
-    /// Whatever the user wants to store with it. Java Streams keeps the partition's time there.
-    pub metadata: String,
-}
-
-impl From<i64> for OffsetAndMetadata {
-    fn from(offset: i64) -> Self {
-        Self { offset, leader_epoch: -1, metadata: String::new() }
-    }
-}
 
 /// Offsets to commit, by partition.
 pub(crate) type Offsets = BTreeMap<TopicPartition, OffsetAndMetadata>;

@@ -2,28 +2,15 @@
 
 use std::sync::Arc;
 
-use milena_client::{Error, ErrorKind, TopicPartition};
+use milena_client::{Error, ErrorKind, GroupMetadata, OffsetAndMetadata, TopicPartition};
 use tokio::sync::oneshot;
 
-use crate::commits::{OffsetAndMetadata, Offsets};
+use crate::commits::Offsets;
 use crate::driver::group::Command;
 use crate::partitions::PartitionState;
 use crate::reader::closed;
 use crate::shared::Shared;
 use crate::{Records, StartAt};
-
-/// Member and generation of a group's member, for what else speaks to the coordinator in its name (`ConsumerGroupMetadata`).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct GroupMetadata {
-    /// The group.
-    pub group: Arc<str>,
-    /// The id that the coordinator gave to this member; empty before it has joined.
-    pub member_id: Arc<str>,
-    /// The generation, −1 while not in the group.
-    pub generation: i32,
-    /// The `group.instance.id` of a static member.
-    pub instance_id: Option<Arc<str>>,
-}
 
 /// Pauses, seeks, acknowledges and commits for a [`Consumer`](crate::Consumer) while it reads. Cheap to clone.
 #[derive(Debug, Clone)]

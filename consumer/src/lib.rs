@@ -37,12 +37,12 @@ mod records;
 mod shared;
 
 pub use assignor::{Assignments, Assignor, AssignorError, CooperativeSticky, Member, RebalanceProtocol, TopicSizes};
-pub use commits::OffsetAndMetadata;
 pub use config::{OffsetReset, StartAt};
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use group::{Assignment, MalformedBlob, Subscription};
-pub use handle::{ConsumerHandle, GroupMetadata};
+pub use handle::ConsumerHandle;
 pub use listener::{ListenerFuture, RebalanceListener};
+pub use milena_client::{GroupMetadata, OffsetAndMetadata};
 pub use milena_protocol::records::{Header, Headers};
 pub use partition_consumer::{PartitionConsumer, PartitionConsumerBuilder};
 pub use partitions::PartitionState;

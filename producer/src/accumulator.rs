@@ -48,6 +48,38 @@ pub(crate) struct PartState {
     next_number: u64,
     /// The producer takes no more records.
     shut: bool,
+    /// The number of the transaction whose records are taken; 0 between transactions, and without them.
+    transaction: u64,
+    /// The last transaction that the partition has become part of.
+    pub(crate) joined: u64,
+}
+
+/// Whose records they are: asked under the partition's lock, so that none slips into a transaction that is not its own.
+pub(crate) trait Claim: Copy {
+    /// Whether the partition takes them now.
+    fn holds(self, state: &PartState) -> bool;
+}
+
+/// Records of a producer without transactions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Anyone;
+
+/// Records of the transaction with this number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InTransaction(pub(crate) u64);
+
+impl Claim for Anyone {
+    #[inline]
+    fn holds(self, _: &PartState) -> bool {
+        true
+    }
+}
+
+impl Claim for InTransaction {
+    #[inline]
+    fn holds(self, state: &PartState) -> bool {
+        state.transaction == self.0
+    }
 }
 
 /// A batch that takes records, or has just stopped to.
@@ -127,11 +159,20 @@ pub(crate) struct Content<'a> {
 
 impl Part {
     pub(crate) fn new(topic: Arc<str>, id: i32, idempotent: bool, depth: usize) -> Arc<Self> {
+        Self::with_window(topic, id, Window::new(idempotent, depth), 0)
+    }
+
+    /// A partition of a transactional producer; `transaction` is the one that is open.
+    pub(crate) fn transactional(topic: Arc<str>, id: i32, depth: usize, transaction: u64) -> Arc<Self> {
+        Self::with_window(topic, id, Window::transactional(depth), transaction)
+    }
+
+    fn with_window(topic: Arc<str>, id: i32, window: Window<Batch>, transaction: u64) -> Arc<Self> {
         let state = PartState {
             open: None,
             closed: VecDeque::new(),
             closed_bytes: 0,
-            window: Window::new(idempotent, depth),
+            window,
             broker: None,
             queued: false,
             gathered: 0,
@@ -139,6 +180,8 @@ impl Part {
             sticky_bytes: 0,
             next_number: 0,
             shut: false,
+            transaction,
+            joined: 0,
         };
         Arc::new(Self { state: Mutex::new(state), id, topic, available: AtomicBool::new(false) })
     }
@@ -344,6 +387,17 @@ impl PartState {
             expired.extend(self.open.take());
         }
         expired
+    }
+
+    /// Takes records of a transaction from now on.
+    pub(crate) fn begin(&mut self, transaction: u64) {
+        self.transaction = transaction;
+        self.window.resume();
+    }
+
+    /// Takes no more records of the transaction.
+    pub(crate) fn end_transaction(&mut self) {
+        self.transaction = 0;
     }
 
     /// Takes no more records: without an open batch every append comes to where this is checked.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use milena_client::{Error, ErrorKind, TopicPartition};
 
-use crate::accumulator::{Content, Means, Notice, Part, PartState, Refusal, closed};
+use crate::accumulator::{Claim, Content, Means, Notice, Part, PartState, Refusal, closed};
 use crate::delivery::{Delivery, Done};
 use crate::partitioner::{Choice, Partitioner, Unplaced, murmur2_partition};
 use crate::pool::Charge;
@@ -39,20 +39,29 @@ pub(crate) struct Run {
 impl Shared {
     /// Appends a record, or says why not. `prepaid` is room that was waited for; what is not used of it stays there.
     #[inline]
-    pub(crate) fn append(&self, record: &RecordView<'_>, prepaid: &mut Option<Charge>) -> Result<Delivery, NotTaken> {
+    pub(crate) fn append(
+        &self,
+        record: &RecordView<'_>,
+        prepaid: &mut Option<Charge>,
+        claim: impl Claim,
+    ) -> Result<Delivery, NotTaken> {
         let Some(topic) = self.topics.get(record.topic) else { return Err(self.not_known()) };
         let content = self.content(record);
         let partition = match record.partition {
             Some(partition) => partition,
             None => match self.choose(record, topic) {
                 Choice::Partition(partition) => partition,
-                Choice::Sticky => return self.append_sticky(topic, &content, prepaid),
+                Choice::Sticky => return self.append_sticky(topic, &content, prepaid, claim),
             },
         };
         let Some(part) = usize::try_from(partition).ok().and_then(|index| topic.parts.get(index)) else {
             return Err(NotTaken::Error(no_such_partition(record.topic, partition, topic)));
         };
         let mut state = part.lock();
+        if !claim.holds(&state) {
+            drop(state);
+            return Err(self.not_claimed());
+        }
         match state.append(&content) {
             Some(delivery) => Ok(delivery),
             None => self.append_slowly(part, state, &content, prepaid),
@@ -110,6 +119,7 @@ impl Shared {
         topic: &Topic,
         content: &Content<'_>,
         prepaid: &mut Option<Charge>,
+        claim: impl Claim,
     ) -> Result<Delivery, NotTaken> {
         loop {
             let partition = topic.sticky.partition.load(Ordering::Relaxed);
@@ -120,6 +130,10 @@ impl Shared {
             if topic.sticky.partition.load(Ordering::Relaxed) != partition {
                 // It moved on while the lock was waited for: no half-empty batch is started behind it.
                 continue;
+            }
+            if !claim.holds(&state) {
+                drop(state);
+                return Err(self.not_claimed());
             }
             let before = state.open_bytes();
             if let Some(delivery) = state.append(content) {
@@ -142,6 +156,10 @@ impl Shared {
                     continue;
                 }
                 state = part.lock();
+                if !claim.holds(&state) {
+                    drop(state);
+                    return Err(self.not_claimed());
+                }
             }
             return self.append_slowly(part, state, content, prepaid);
         }
@@ -154,6 +172,7 @@ impl Shared {
         partition: i32,
         records: &mut std::iter::Peekable<impl Iterator<Item = R>>,
         prepaid: &mut Option<Charge>,
+        claim: impl Claim,
     ) -> Run {
         let mut run = Run::default();
         let Some(known) = self.topics.get(topic) else {
@@ -166,6 +185,11 @@ impl Shared {
         };
         let mut notice = Notice::default();
         let mut state = part.lock();
+        if !claim.holds(&state) {
+            drop(state);
+            run.stopped = Some(self.not_claimed());
+            return run;
+        }
         while let Some(record) = records.peek() {
             let appended = record.with_view(|view| {
                 let content = self.content(view);
@@ -196,6 +220,14 @@ impl Shared {
         drop(state);
         self.on_notice(part, notice);
         run
+    }
+
+    #[cold]
+    fn not_claimed(&self) -> NotTaken {
+        NotTaken::Error(match &self.transaction {
+            Some(transaction) if !self.is_closed.load(Ordering::Acquire) => transaction.why_ended(),
+            _ => closed(),
+        })
     }
 
     #[cold]

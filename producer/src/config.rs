@@ -8,6 +8,7 @@ use milena_protocol::records::Compression;
 
 use crate::partitioner::{Murmur2, Partitioner};
 use crate::producer::Producer;
+use crate::transaction::TransactionalProducerBuilder;
 
 /// Who must have a record before it counts as written (Java's `acks`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -157,6 +158,12 @@ impl ProducerBuilder {
         self.config.partitioner = Arc::new(partitioner);
         self.config.is_default_partitioner = false;
         self
+    }
+
+    /// Makes it a producer of transactions, which begin and end one after the other under this id. Only one producer of an id is
+    /// alive at a time in the whole cluster: the next one to be built fences it. Java: `transactional.id`.
+    pub fn transactional_id(self, id: impl Into<Arc<str>>) -> TransactionalProducerBuilder {
+        TransactionalProducerBuilder::new(self.client.clone(), self.checked(), id.into())
     }
 
     /// Starts the producer. The producer id is asked for with the first batch, not here.

@@ -16,7 +16,9 @@
 //!
 //! One more task (`driver/upkeep.rs`) brings new leaders, the producer id, and the end of batches whose time is over.
 //!
-//! Not supported yet: transactions, interceptors, codecs other than lz4, the adaptive part of KIP-794.
+//! Transactions have a journey of their own: `transaction/mod.rs`.
+//!
+//! Not supported yet: interceptors, codecs other than lz4, the adaptive part of KIP-794.
 
 mod accumulator;
 mod append;
@@ -29,9 +31,11 @@ mod partitioner;
 mod pool;
 mod producer;
 mod record;
+mod sending;
 mod sequence;
 mod shared;
 mod topics;
+mod transaction;
 
 pub use config::{Acks, ProducerBuilder};
 pub use delivery::{Delivery, Placed};
@@ -40,3 +44,7 @@ pub use milena_protocol::records::Compression;
 pub use partitioner::{Choice, ClusterView, Murmur2, Partitioner, Unplaced, murmur2_partition};
 pub use producer::{Appended, Producer};
 pub use record::{AsRecord, Header, OwnedRecord, Record, RecordView};
+pub use transaction::{
+    AbortError, CommitError, InitialiseError, Transaction, TransactionSender, TransactionalProducer,
+    TransactionalProducerBuilder, UninitialisedProducer,
+};

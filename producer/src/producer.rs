@@ -3,22 +3,19 @@
 use std::fmt;
 use std::iter::Peekable;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::Duration;
 
 use milena_client::{Client, Error, ErrorKind, Outcome, Owner};
-use tokio::time::Instant;
 
-use crate::accumulator::closed;
+use crate::accumulator::Anyone;
 use crate::append::{NotTaken, Run};
 use crate::config::{Config, ProducerBuilder};
 use crate::delivery::{Delivery, Done};
 use crate::driver;
-use crate::pool::Charge;
 use crate::record::{AsRecord, OwnedRecord};
+use crate::sending::Sending;
 use crate::shared::Shared;
+use crate::transaction::Transactional;
 
 /// Sends records. A clone is the same producer; the last one dropped ends it without waiting.
 ///
@@ -35,21 +32,18 @@ pub struct Producer {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    shared: Arc<Shared>,
-    owner: Owner,
+/// What the handles of one producer share. The last one dropped ends it.
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) owner: Owner,
 }
 
 /// What [`Producer::append`] has taken.
 #[derive(Debug)]
 #[must_use]
 pub struct Appended {
-    run: Run,
+    pub(crate) run: Run,
 }
-
-/// A sender that never waits gives way to the network once per this many bytes of closed batches: on a runtime that it shares with
-/// the producer's tasks they would otherwise only run when the memory is full (measured: free at 1 MB, +30 % at 96 KB).
-const GIVE_WAY_AFTER: usize = 1 << 20;
 
 impl Producer {
     /// Starts building a producer.
@@ -58,10 +52,7 @@ impl Producer {
     }
 
     pub(crate) fn start(client: &Client, config: Config) -> Self {
-        let owner = client.new_owner("producer");
-        let shared = Arc::new(Shared::new(owner.link().clone(), config));
-        owner.spawn("producer-upkeep", driver::upkeep::run(shared.clone()));
-        Self { inner: Arc::new(Inner { shared, owner }) }
+        Self { inner: Arc::new(Inner::start(client, config, None)) }
     }
 
     /// Takes a record and returns the future of its ack. Waits for room and for a topic's first metadata, at most
@@ -76,36 +67,17 @@ impl Producer {
     #[inline]
     pub async fn send(&self, record: &impl AsRecord) -> Result<Delivery, Error> {
         let shared = &*self.inner.shared;
-        if shared.owed.load(Ordering::Relaxed) >= GIVE_WAY_AFTER {
-            // Paid before the record is taken, or a future dropped here would lose its Delivery.
-            shared.owed.store(0, Ordering::Relaxed);
-            tokio::task::yield_now().await;
+        if shared.owes() {
+            shared.give_way().await;
         }
-        match record.with_view(|view| shared.append(view, &mut None)) {
+        match record.with_view(|view| shared.append(view, &mut None, Anyone)) {
             Ok(delivery) => Ok(delivery),
-            Err(why) => Box::pin(self.send_slowly(record, why)).await,
+            Err(why) => Box::pin(self.sending().send_slowly(record, why)).await,
         }
     }
 
-    #[cold]
-    async fn send_slowly(&self, record: &impl AsRecord, mut why: NotTaken) -> Result<Delivery, Error> {
-        let shared = &self.inner.shared;
-        let deadline = shared.link.now() + shared.config.max_block;
-        let mut prepaid = Prepaid { shared, charge: None };
-        loop {
-            match why {
-                NotTaken::Error(error) => return Err(error),
-                NotTaken::UnknownTopic => {
-                    let topic = record.with_view(|view| view.topic.to_owned());
-                    self.learn_topic(&topic, deadline).await?;
-                }
-                NotTaken::NoRoom(bytes) => prepaid.charge = Some(self.wait_for_room(bytes, deadline).await?),
-            }
-            match record.with_view(|view| shared.append(view, &mut prepaid.charge)) {
-                Ok(delivery) => return Ok(delivery),
-                Err(again) => why = again,
-            }
-        }
+    fn sending(&self) -> Sending<'_, Anyone> {
+        Sending { shared: &self.inner.shared, claim: Anyone }
     }
 
     /// Takes a record if that needs no waiting.
@@ -114,20 +86,7 @@ impl Producer {
     /// As [`send`](Self::send), and [`ErrorKind::Limit`] at once when there is no room. A topic that the producer has not seen before
     /// is [`ErrorKind::UnknownTopicOrPartition`]; it is looked up meanwhile (see also [`prepare_topic`](Self::prepare_topic)).
     pub fn try_send(&self, record: &impl AsRecord) -> Result<Delivery, Error> {
-        let shared = &self.inner.shared;
-        record.with_view(|view| {
-            shared.append(view, &mut None).map_err(|why| match why {
-                NotTaken::Error(error) => error,
-                NotTaken::NoRoom(bytes) => no_room(shared, bytes, "at the moment"),
-                NotTaken::UnknownTopic => {
-                    self.learn_topic_in_background(view.topic);
-                    Error::new(
-                        ErrorKind::UnknownTopicOrPartition,
-                        format!("the topic {:?} is being looked up: try again in a moment.", view.topic),
-                    )
-                }
-            })
-        })
+        self.sending().try_send(record)
     }
 
     /// As [`try_send`](Self::try_send), and gives the record back when it is not taken.
@@ -148,8 +107,7 @@ impl Producer {
     /// # Cancel safety
     /// Safe: at worst the look-up is repeated.
     pub async fn prepare_topic(&self, topic: &str) -> Result<i32, Error> {
-        let deadline = self.inner.shared.link.now() + self.inner.shared.config.max_block;
-        self.learn_topic(topic, deadline).await
+        self.sending().prepare_topic(topic).await
     }
 
     /// Takes records of one partition for as long as there is room, under one lock, without waiting: for a thread that is on no
@@ -167,21 +125,7 @@ impl Producer {
         partition: i32,
         records: &mut Peekable<impl Iterator<Item = R>>,
     ) -> Result<Appended, Error> {
-        let mut run = self.inner.shared.append_run(topic, partition, records, &mut None);
-        match run.stopped.take() {
-            Some(NotTaken::Error(error)) if run.taken == 0 => Err(error),
-            Some(NotTaken::UnknownTopic) => {
-                self.learn_topic_in_background(topic);
-                Err(Error::new(
-                    ErrorKind::UnknownTopicOrPartition,
-                    format!("the topic {topic:?} is being looked up: try again in a moment, or prepare it first."),
-                ))
-            }
-            stopped => {
-                run.stopped = stopped;
-                Ok(Appended { run })
-            }
-        }
+        self.sending().append(topic, partition, records)
     }
 
     /// As [`append`](Self::append), but takes all records: parks the calling thread while there is no room, at most
@@ -195,25 +139,7 @@ impl Producer {
         partition: i32,
         records: &mut Peekable<impl Iterator<Item = R>>,
     ) -> Result<Appended, Error> {
-        let shared = &self.inner.shared;
-        let mut all = Run::default();
-        let mut prepaid = Prepaid { shared, charge: None };
-        loop {
-            let run = shared.append_run(topic, partition, records, &mut prepaid.charge);
-            all.taken += run.taken;
-            all.batches.extend(run.batches);
-            let deadline = shared.link.now() + shared.config.max_block;
-            match run.stopped {
-                None => return Ok(Appended { run: all }),
-                Some(NotTaken::Error(error)) => return Err(error),
-                Some(NotTaken::UnknownTopic) => {
-                    park_on(self.learn_topic(topic, deadline))?;
-                }
-                Some(NotTaken::NoRoom(bytes)) => {
-                    prepaid.charge = Some(park_on(self.wait_for_room(bytes, deadline))?);
-                }
-            }
-        }
+        self.sending().append_blocking(topic, partition, records)
     }
 
     /// Free bytes of [`buffer_memory`](ProducerBuilder::buffer_memory).
@@ -274,51 +200,17 @@ impl Producer {
         )
         .with_outcome(outcome))
     }
+}
 
-    async fn learn_topic(&self, topic: &str, deadline: Instant) -> Result<i32, Error> {
-        let shared = &self.inner.shared;
-        if shared.is_closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        if topic.is_empty() || topic.len() > 249 {
-            return Err(Error::new(
-                ErrorKind::UnknownTopicOrPartition,
-                format!(
-                    "{topic:?} is no topic's name: it has 1 to 249 letters, digits, dots, underscores and hyphens."
-                ),
-            ));
-        }
-        let known = shared.link.topic(topic, deadline).await?;
-        shared.add_topic(&known);
-        Ok(known.partitions.len() as i32)
-    }
-
-    fn learn_topic_in_background(&self, topic: &str) {
-        let (shared, topic) = (self.inner.shared.clone(), topic.to_owned());
-        if let Some(known) = shared.link.metadata().topic(&topic).filter(|known| !known.partitions.is_empty()) {
-            return shared.add_topic(known);
-        }
-        let link = shared.link.clone();
-        link.spawn("producer-topic", async move {
-            let deadline = shared.link.now() + shared.config.max_block;
-            if let Ok(known) = shared.link.topic(&topic, deadline).await {
-                shared.add_topic(&known);
-            }
-        });
-    }
-
-    async fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Result<Charge, Error> {
-        let shared = &self.inner.shared;
-        let _waiting = Waiting::start(shared);
-        let mut timer = shared.link.sleep_until(deadline);
-        tokio::select! {
-            biased;
-            charge = shared.pool.charge(bytes) => charge,
-            () = &mut timer => {
-                let waited = format!("after max_block ({:?})", shared.config.max_block);
-                Err(no_room(shared, bytes, &waited))
-            }
-        }
+impl Inner {
+    /// Starts the tasks; with the id and the time-out of its transactions for a transactional producer.
+    pub(crate) fn start(client: &Client, config: Config, transactions: Option<(Arc<str>, Duration)>) -> Self {
+        let owner = client.new_owner("producer");
+        let transaction = transactions
+            .map(|(id, timeout)| Transactional::new(owner.link().clone(), id, timeout, config.request_timeout));
+        let shared = Arc::new(Shared::new(owner.link().clone(), config, transaction));
+        owner.spawn("producer-upkeep", driver::upkeep::run(shared.clone()));
+        Self { shared, owner }
     }
 }
 
@@ -367,71 +259,8 @@ impl Drop for Inner {
     }
 }
 
-async fn settled(pending: &[Arc<Done>]) {
+pub(crate) async fn settled(pending: &[Arc<Done>]) {
     for done in pending {
         done.clone().wait().await;
-    }
-}
-
-fn no_room(shared: &Shared, bytes: usize, when: &str) -> Error {
-    Error::new(
-        ErrorKind::Limit,
-        format!(
-            "there is no room for {bytes} bytes {when}: buffer_memory ({}) holds records that are not acknowledged yet. Send less, \
-             raise it, or look at the brokers.",
-            shared.config.buffer_memory
-        ),
-    )
-}
-
-/// Room that was waited for and goes back if it is not needed after all.
-struct Prepaid<'a> {
-    shared: &'a Shared,
-    charge: Option<Charge>,
-}
-
-impl Drop for Prepaid<'_> {
-    fn drop(&mut self) {
-        if let Some(charge) = self.charge.take() {
-            self.shared.pool.pay_back(charge);
-        }
-    }
-}
-
-/// Counts one who waits for room.
-struct Waiting<'a>(&'a Shared);
-
-impl<'a> Waiting<'a> {
-    fn start(shared: &'a Shared) -> Self {
-        shared.metrics.waiting_threads.add(1);
-        if shared.waiters.fetch_add(1, Ordering::AcqRel) == 0 {
-            shared.upkeep.notify_one();
-        }
-        Self(shared)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.metrics.waiting_threads.add(-1);
-        self.0.waiters.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Waits for a future on a thread that is on no runtime. The future's timers are the client's.
-fn park_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(result) => return result,
-            Poll::Pending => thread::park(),
-        }
     }
 }

@@ -11,6 +11,8 @@
 //! - When a batch must be sent again, what was sent behind it is waited for first; then everything goes again in sequence order,
 //!   before anything new. Only a leader move does not wait: the old leader may be frozen.
 //! - An answer of a superseded attempt may complete its batch; its errors mean nothing.
+//! - In a transaction a batch that fails stops its partition until the transaction has been aborted, and new epochs come from the
+//!   coordinator alone: see [`Window::restart`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,6 +33,10 @@ pub(crate) struct Identity {
 pub(crate) struct Window<B> {
     /// Without idempotence there are no sequences, and one batch at a time keeps the order.
     idempotent: bool,
+    /// Epochs are the coordinator's: a gap is not closed by a bump but by the end of the transaction.
+    transactional: bool,
+    /// The transaction is given up: nothing is sent (again), and what has no answer yet fails as soon as it is known to have none.
+    draining: bool,
     /// How many batches may be at the broker at the same time.
     depth: usize,
     /// Set when the first batch is admitted; the epoch is this partition's own after a bump (the broker checks it per partition).
@@ -94,6 +100,7 @@ pub(crate) struct Stamp {
     pub(crate) producer_id: i64,
     pub(crate) epoch: i16,
     pub(crate) base_sequence: i32,
+    pub(crate) transactional: bool,
 }
 
 /// What may be done now.
@@ -131,11 +138,15 @@ pub(crate) enum Answer<B> {
 /// A client cannot see the broker's `producer.id.expiration.ms` (one day by default): after this long without an ack it does not
 /// count on being remembered.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// How soon a batch is sent again that came too early after the transaction before. Java waits as long for the same thing.
+const MARKERS: Duration = Duration::from_millis(20);
 
 impl<B> Window<B> {
     pub(crate) fn new(idempotent: bool, depth: usize) -> Self {
         Self {
             idempotent,
+            transactional: false,
+            draining: false,
             depth: if idempotent { depth } else { 1 },
             identity: None,
             next_sequence: 0,
@@ -147,6 +158,11 @@ impl<B> Window<B> {
             retry_at: None,
             last_ack: None,
         }
+    }
+
+    /// The window of a partition of a transactional producer.
+    pub(crate) fn transactional(depth: usize) -> Self {
+        Self { transactional: true, ..Self::new(true, depth) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -172,6 +188,9 @@ impl<B> Window<B> {
 
     /// What may be done now.
     pub(crate) fn next(&self, now: Instant) -> Next {
+        if self.transactional && (self.gap || self.draining) {
+            return Next::Blocked;
+        }
         let busy = |slot: &Slot<B>| matches!(slot.state, State::Sent | State::Preparing);
         if self.gap && self.slots.iter().any(busy) {
             return Next::Blocked;
@@ -244,7 +263,8 @@ impl<B> Window<B> {
 
     fn stamp(&self, base_sequence: i32) -> Stamp {
         let identity = self.identity.unwrap_or(Identity { producer_id: -1, epoch: -1 });
-        Stamp { producer_id: identity.producer_id, epoch: identity.epoch, base_sequence }
+        let Identity { producer_id, epoch } = identity;
+        Stamp { producer_id, epoch, base_sequence, transactional: self.transactional }
     }
 
     /// Marks the batch as being prepared and says what must be stamped, after [`Next::Prepare`].
@@ -315,19 +335,27 @@ impl<B> Window<B> {
         slot.state = State::Waiting;
         match meaning {
             Meaning::Written => Answer::Ignored,
+            Meaning::Again { refused } if self.draining => self.fail(index, refused),
             Meaning::Again { refused } => {
                 slot.unknown |= !refused;
-                self.back_off(now, rng);
+                if code == ErrorCode::CONCURRENT_TRANSACTIONS {
+                    // The markers of the transaction before are still being written: that takes milliseconds.
+                    self.retry_at = Some(now + MARKERS.mul_f64(0.8 + 0.4 * rng.f64()));
+                } else {
+                    self.back_off(now, rng);
+                }
                 Answer::Again
             }
+            Meaning::SequenceBroken if self.draining => self.fail(index, true),
             Meaning::SequenceBroken => {
                 // Behind a batch that must be sent again, or that has left a gap, this is its consequence and says nothing of its own.
                 if index > 0 {
                     return Answer::Again;
                 }
-                if slot.unknown {
-                    // Nobody can say any more what became of the attempt that was lost, and the epoch that follows forbids another.
-                    return self.fail(index, false);
+                if slot.unknown || self.transactional {
+                    // Nobody can say any more what became of the attempt that was lost, and the epoch that follows forbids another. In
+                    // a transaction all is sent anew or nothing: after the abort.
+                    return self.fail(index, true);
                 }
                 if !self.gap {
                     self.gap = true;
@@ -335,7 +363,7 @@ impl<B> Window<B> {
                 }
                 Answer::Again
             }
-            Meaning::TooLarge if slot.count > 1 && !slot.unknown => {
+            Meaning::TooLarge if slot.count > 1 && !slot.unknown && !self.draining => {
                 slot.state = State::Preparing;
                 Answer::Split(slot.number)
             }
@@ -374,21 +402,37 @@ impl<B> Window<B> {
         }
     }
 
-    /// The connection ended before the attempt was answered.
-    pub(crate) fn on_lost(&mut self, ticket: Ticket, now: Instant, rng: &mut fastrand::Rng) {
-        if let Some((index, true)) = self.current(ticket) {
-            let slot = &mut self.slots[index];
-            slot.unknown = true;
-            slot.state = State::Waiting;
-            self.proven = false;
-            self.back_off(now, rng);
-        }
+    /// The connection ended before the attempt was answered. Gives the batch back if that is its end.
+    pub(crate) fn on_lost(
+        &mut self,
+        ticket: Ticket,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<(Slot<B>, Outcome)> {
+        let (index, true) = self.current(ticket)? else { return None };
+        let slot = &mut self.slots[index];
+        slot.unknown = true;
+        slot.state = State::Waiting;
+        self.proven = false;
+        self.back_off(now, rng);
+        self.drained(index)
     }
 
-    /// The attempt was not made after all: nothing of it was written to a connection.
-    pub(crate) fn on_unsent(&mut self, ticket: Ticket) {
-        if let Some((index, true)) = self.current(ticket) {
-            self.slots[index].state = State::Waiting;
+    /// The attempt was not made after all: nothing of it was written to a connection. Gives the batch back if that is its end.
+    pub(crate) fn on_unsent(&mut self, ticket: Ticket) -> Option<(Slot<B>, Outcome)> {
+        let (index, true) = self.current(ticket)? else { return None };
+        self.slots[index].state = State::Waiting;
+        self.drained(index)
+    }
+
+    /// The batch that nobody will send again, if the transaction is given up.
+    fn drained(&mut self, index: usize) -> Option<(Slot<B>, Outcome)> {
+        if !self.draining {
+            return None;
+        }
+        match self.fail(index, true) {
+            Answer::Failed(slot, outcome) => Some((slot, outcome)),
+            _ => None,
         }
     }
 
@@ -397,11 +441,45 @@ impl<B> Window<B> {
         for slot in &mut self.slots {
             if slot.state == State::Sent {
                 slot.unknown = true;
-                slot.state = State::Waiting;
+                if !self.draining {
+                    slot.state = State::Waiting;
+                }
             }
         }
         self.proven = false;
         self.retry_at = None;
+    }
+
+    /// The transaction is given up: takes out what is not with a broker, with what is known about it. What is with one comes back
+    /// with its answer, or with [`on_lost`](Self::on_lost).
+    pub(crate) fn drain(&mut self) -> Vec<(Slot<B>, Outcome)> {
+        self.draining = true;
+        for slot in &mut self.slots {
+            if slot.state == State::Preparing {
+                slot.state = State::Waiting;
+            }
+        }
+        self.take(|slot| slot.state != State::Sent)
+    }
+
+    /// A transaction begins.
+    pub(crate) fn resume(&mut self) {
+        self.draining = false;
+    }
+
+    /// A new epoch begins at sequence 0, between two transactions: nothing of the old one is under way. The broker knows the producer
+    /// as well as before: of an epoch that is new to it, it takes no other sequence first, so pipelining may go on.
+    pub(crate) fn restart(&mut self, new: Identity) {
+        debug_assert!(self.slots.is_empty(), "a new epoch with batches of the old one under way");
+        if self.identity.is_none_or(|old| old.producer_id != new.producer_id) {
+            self.proven = false;
+        }
+        self.identity = Some(new);
+        self.next_sequence = 0;
+        self.gap = false;
+        self.draining = false;
+        self.retry_at = None;
+        self.backoff.on_success();
     }
 
     /// Takes out the batches whose time is over, with what is known about them.
@@ -568,6 +646,9 @@ fn is_refusal(code: ErrorCode) -> bool {
             | ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT
             | ErrorCode::UNSUPPORTED_VERSION
             | ErrorCode::INVALID_TXN_STATE
+            | ErrorCode::CONCURRENT_TRANSACTIONS
+            | ErrorCode::TRANSACTION_ABORTABLE
+            | ErrorCode::PRODUCER_FENCED
             | ErrorCode::POLICY_VIOLATION
             | ErrorCode::TOPIC_AUTHORIZATION_FAILED
             | ErrorCode::CLUSTER_AUTHORIZATION_FAILED

@@ -9,7 +9,7 @@ use milena_protocol::records::Compressor;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::accumulator::{Notice, Part, Sizes, closed};
+use crate::accumulator::{Batch, Notice, Part, Sizes, closed};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::delivery::{Done, Ending};
@@ -17,8 +17,9 @@ use crate::driver;
 use crate::metrics::Metrics;
 use crate::partitioner::next_sticky;
 use crate::pool::Pool;
-use crate::sequence::Identity;
+use crate::sequence::{Identity, Slot};
 use crate::topics::{Sticky, Topic, Topics};
+use crate::transaction::{Transactional, given_up};
 
 pub(crate) struct Shared {
     pub(crate) link: Link,
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) owed: AtomicUsize,
     /// No topic is added and nobody waits any more.
     pub(crate) is_closed: AtomicBool,
+    /// The state of its transactions, for a transactional producer.
+    pub(crate) transaction: Option<Transactional>,
     gathers: AtomicU64,
     /// Compressors that are not in use; each has tables that are worth keeping.
     compressors: Mutex<Vec<Compressor>>,
@@ -55,7 +58,7 @@ struct ProducerId {
 }
 
 impl Shared {
-    pub(crate) fn new(link: Link, config: Config) -> Self {
+    pub(crate) fn new(link: Link, config: Config, transaction: Option<Transactional>) -> Self {
         let sizes = Sizes {
             batch: config.batch_size,
             max_batch: config.max_batch_size,
@@ -79,6 +82,7 @@ impl Shared {
             waiters: AtomicUsize::new(0),
             owed: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
+            transaction,
             gathers: AtomicU64::new(0),
             compressors: Mutex::default(),
             link,
@@ -98,7 +102,12 @@ impl Shared {
             return;
         }
         for id in parts.len() as i32..count {
-            parts.push(Part::new(known.name.clone(), id, self.config.idempotence, self.config.max_in_flight));
+            let (name, depth) = (known.name.clone(), self.config.max_in_flight);
+            parts.push(match &self.transaction {
+                // Whoever begins or ends a transaction holds the same lock.
+                Some(transaction) => Part::transactional(name, id, depth, transaction.taken()),
+                None => Part::new(name, id, self.config.idempotence, depth),
+            });
         }
         let sticky = match before {
             Some(before) => before.sticky.clone(),
@@ -213,7 +222,7 @@ impl Shared {
     /// The identity for a partition that has none; asks for one if there is none yet.
     pub(crate) fn identity(&self) -> Option<Identity> {
         let mut identity = lock(&self.identity);
-        if identity.known.is_none() && !identity.wanted {
+        if identity.known.is_none() && !identity.wanted && self.transaction.is_none() {
             identity.wanted = true;
             self.upkeep.notify_one();
         }
@@ -287,13 +296,94 @@ impl Shared {
             for filling in new {
                 self.metrics.on_batch_failed(filling.fail(&self.pool, &error));
             }
-            for (slot, outcome) in sent {
-                self.metrics.on_batch_failed(slot.count);
-                slot.batch.end(&self.pool, Ending::Failed(error.clone().with_outcome(outcome)));
-            }
+            self.fail_sent(sent, &error);
+            self.on_records_failed(&error);
         }
         // A batch that somebody prepares just now could not be taken though its time is over.
         next.map(|next| next.max(now + std::time::Duration::from_millis(1)))
+    }
+
+    fn fail_sent(&self, sent: impl IntoIterator<Item = (Slot<Batch>, Outcome)>, error: &Error) {
+        for (slot, outcome) in sent {
+            self.metrics.on_batch_failed(slot.count);
+            slot.batch.end(&self.pool, Ending::Failed(error.clone().with_outcome(outcome)));
+        }
+    }
+
+    /// Records have failed: what that means for the transaction, if there is one. Called without any lock held.
+    pub(crate) fn on_records_failed(&self, error: &Error) {
+        if let Some(transaction) = &self.transaction {
+            transaction.on_records_failed(error);
+        }
+    }
+
+    /// Fails batches that a window has given up with their transaction.
+    pub(crate) fn fail_drained(&self, part: &Part, drained: impl IntoIterator<Item = (Slot<Batch>, Outcome)>) {
+        self.fail_sent(drained, &given_up().with_topic_partition(part.topic_partition()));
+    }
+
+    // ---- transactions
+
+    /// Takes records of the transaction `number` from now on.
+    pub(crate) fn begin_transaction(&self, transaction: &Transactional, number: u64) {
+        let _interests = lock(&self.interests);
+        transaction.set_taken(number);
+        for part in self.parts() {
+            part.lock().begin(number);
+        }
+    }
+
+    /// Takes no more records of the transaction, and sends at once what it has. Returns what was not settled at that moment.
+    pub(crate) fn end_transaction(&self, transaction: &Transactional) -> Vec<Arc<Done>> {
+        let _interests = lock(&self.interests);
+        transaction.set_taken(0);
+        for part in self.parts() {
+            part.lock().end_transaction();
+        }
+        self.hurry()
+    }
+
+    /// Gives the transaction up: takes none of its records any more, fails those that are not with a broker, and sends none again.
+    /// Returns what is with a broker and not settled.
+    pub(crate) fn drain_transaction(&self, transaction: &Transactional) -> Vec<Arc<Done>> {
+        let _interests = lock(&self.interests);
+        transaction.set_taken(0);
+        let mut pending = Vec::new();
+        for part in self.parts() {
+            let mut state = part.lock();
+            state.end_transaction();
+            let new = state.abandon_new();
+            let sent = state.window.drain();
+            pending.extend(state.pending().cloned());
+            drop(state);
+            let error = given_up().with_topic_partition(part.topic_partition());
+            for filling in new {
+                self.metrics.on_batch_failed(filling.fail(&self.pool, &error));
+            }
+            self.fail_sent(sent, &error);
+        }
+        pending
+    }
+
+    /// A new epoch begins for all partitions; nothing of the old one is under way.
+    pub(crate) fn restart_sequences(&self, identity: Identity) {
+        lock(&self.identity).known = Some(identity);
+        for part in self.parts() {
+            part.lock().window.restart(identity);
+        }
+    }
+
+    /// Has the partitions that have something to send looked at again: what they waited for has happened.
+    pub(crate) fn wake_parts(&self) {
+        for part in self.parts() {
+            let mut notice = Notice::default();
+            let mut state = part.lock();
+            if !state.is_idle() {
+                state.notify(&mut notice);
+            }
+            drop(state);
+            self.on_notice(&part, notice);
+        }
     }
 
     /// Takes no more records.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 
+use super::features::Features;
 use super::handshake::{Handshake, Send, Step};
 use super::wire::{Wire, WireCounters};
 use crate::seam::connector::{BoxConnector, BoxStream};
@@ -27,6 +28,7 @@ pub(crate) struct Establish {
     pub(crate) setup_timeout: Duration,
     pub(crate) max_frame: usize,
     pub(crate) counters: WireCounters,
+    pub(crate) features: Arc<Features>,
 }
 
 impl Establish {
@@ -79,6 +81,7 @@ impl Establish {
             match handshake.on_response(body).map_err(|error| error.with_broker(broker))? {
                 Step::Send(next) => send = next,
                 Step::Ready(versions) => {
+                    self.features.on_handshake(&versions);
                     wire.set_versions(versions);
                     return Ok(wire);
                 }

@@ -6,6 +6,7 @@
 //! (a fetch, a join) never shares a connection with what may not (a heartbeat).
 
 pub(crate) mod establish;
+pub(crate) mod features;
 pub(crate) mod handshake;
 pub(crate) mod in_flight;
 pub(crate) mod pool;

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use milena_client::{
-    CoordinatorKind, Counter, Error, ErrorKind, Gauge, Lane, Link, Target, TopicInterest, TopicPartition,
+    CoordinatorKind, Counter, Error, ErrorKind, Gauge, GroupMetadata, Lane, Link, OffsetAndMetadata, Target,
+    TopicInterest, TopicPartition,
 };
 use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use milena_protocol::messages::leave_group_request::MemberIdentity;
@@ -32,10 +33,9 @@ use tokio::time::Instant;
 
 use super::listener::{Calls, Kind};
 use super::offsets::{by_topic, str_bytes};
-use crate::commits::{Answer, CommitQueue, OffsetAndMetadata, Offsets, Ticket};
+use crate::commits::{Answer, CommitQueue, Offsets, Ticket};
 use crate::group::classic::{Action, Failure, Joined, JoinedMember, Membership, Settings};
 use crate::group::{Assignment, Subscription};
-use crate::handle::GroupMetadata;
 use crate::metrics;
 use crate::partitions::Stand;
 use crate::shared::Shared;

@@ -27,6 +27,7 @@ use crate::config::Acks;
 use crate::delivery::Ending;
 use crate::sequence::{Answer, Next, Stamp, Ticket};
 use crate::shared::Shared;
+use crate::transaction::Transactional;
 
 /// Runs until the producer ends.
 pub(crate) async fn run(shared: Arc<Shared>, broker: Arc<Broker>) {
@@ -207,18 +208,26 @@ impl Task {
         for flight in std::mem::take(&mut self.flights) {
             for entry in flight.entries {
                 let Some(ticket) = entry.ticket else { continue };
-                let mut state = entry.part.lock();
-                state.window.on_lost(ticket, now, &mut self.rng);
-                self.requeue(&entry.part, &mut state, now);
+                self.on_lost_attempt(&entry.part, ticket, now);
             }
         }
         for entry in building.into_iter().flat_map(|flight| flight.entries) {
             let Some(ticket) = entry.ticket else { continue };
             let mut state = entry.part.lock();
-            state.window.on_unsent(ticket);
+            let drained = state.window.on_unsent(ticket);
             self.requeue(&entry.part, &mut state, now);
+            drop(state);
+            self.shared.fail_drained(&entry.part, drained);
         }
         self.shared.link.refresh_metadata(RefreshReason::Disconnected);
+    }
+
+    fn on_lost_attempt(&mut self, part: &Arc<Part>, ticket: Ticket, now: Instant) {
+        let mut state = part.lock();
+        let drained = state.window.on_lost(ticket, now, &mut self.rng);
+        self.requeue(part, &mut state, now);
+        drop(state);
+        self.shared.fail_drained(part, drained);
     }
 
     // ---- answers
@@ -252,9 +261,8 @@ impl Task {
         for entry in &mut flight.entries {
             // A partition that the broker has not answered for.
             if let Some(ticket) = entry.ticket.take() {
-                let mut state = entry.part.lock();
-                state.window.on_lost(ticket, now, &mut self.rng);
-                self.requeue(&entry.part, &mut state, now);
+                let part = entry.part.clone();
+                self.on_lost_attempt(&part, ticket, now);
             }
         }
         flight.entries.clear();
@@ -283,7 +291,8 @@ impl Task {
             Answer::Failed(slot, outcome) => {
                 self.shared.metrics.on_batch_failed(slot.count);
                 let error = self.error(part, answered);
-                prepare::fail(slot.batch, &self.shared.pool, error.with_outcome(outcome));
+                prepare::fail(slot.batch, &self.shared.pool, error.clone().with_outcome(outcome));
+                self.shared.on_records_failed(&error);
             }
             Answer::Split(number) => self.split(part, number, answered, now),
             Answer::Again | Answer::Ignored => {}
@@ -332,7 +341,8 @@ impl Task {
             drop(state);
             if let Some(batch) = failed {
                 let error = self.error(part, answered);
-                prepare::fail(batch, &self.shared.pool, error.with_outcome(Outcome::NotWritten));
+                prepare::fail(batch, &self.shared.pool, error.clone().with_outcome(Outcome::NotWritten));
+                self.shared.on_records_failed(&error);
             }
             return;
         };
@@ -540,6 +550,13 @@ impl Task {
                     return Turn::Took;
                 }
                 Next::Admit => {
+                    if let Some(transaction) = &shared.transaction
+                        && !transaction.join(part, &mut state)
+                    {
+                        // It is woken when the coordinator has taken it in.
+                        state.queued = false;
+                        return Turn::Nothing;
+                    }
                     let bytes = state.new_bytes();
                     if flight.bytes > 0 && flight.bytes + bytes > shared.sizes.max_request {
                         return Turn::NotNow;
@@ -651,7 +668,8 @@ impl Task {
             flight.entries.sort_by(|a, b| a.part.topic.cmp(&b.part.topic));
         }
         let theirs = wire.versions().range(ApiKey::PRODUCE).map_or(*produce::VERSIONS.start(), |range| range.max);
-        let mut version = theirs.min(*produce::VERSIONS.end());
+        let newest = shared.transaction.as_ref().map_or(i16::MAX, Transactional::newest_produce);
+        let mut version = theirs.min(*produce::VERSIONS.end()).min(newest);
         if version >= FIRST_BY_ID {
             let metadata = shared.link.metadata_ref();
             let mut last: Option<(Arc<str>, Uuid)> = None;
@@ -678,7 +696,7 @@ impl Task {
             })
             .collect();
         let request = Produce {
-            transactional_id: None,
+            transactional_id: shared.transaction.as_ref().map(Transactional::id),
             acks: match shared.config.acks {
                 Acks::None => 0,
                 Acks::Leader => 1,

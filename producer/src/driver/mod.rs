@@ -1,6 +1,7 @@
-//! The tasks of a producer: one per broker that sends, and one that looks after everything else. They read the clock and await
+//! The tasks of a producer: one per broker that sends, one that looks after everything else, and one for transactions. They read the clock and await
 //! sockets and timers; what to do about it is decided in `accumulator.rs` and `sequence.rs`.
 
 pub(crate) mod broker;
 mod prepare;
+pub(crate) mod transaction;
 pub(crate) mod upkeep;

@@ -46,7 +46,7 @@ fn producer_stamp(stamp: Stamp) -> ProducerStamp {
         producer_id: stamp.producer_id,
         epoch: stamp.epoch,
         base_sequence: stamp.base_sequence,
-        transactional: false,
+        transactional: stamp.transactional,
     }
 }
 

@@ -321,7 +321,7 @@ fn the_largest_epoch_asks_for_a_new_producer_id() {
     assert!(flow.window.needs_new_producer_id());
     flow.window.bump(Some(Identity { producer_id: 8, epoch: 0 }));
     flow.run();
-    assert_eq!(flow.stamps[&1], Stamp { producer_id: 8, epoch: 0, base_sequence: 0 });
+    assert_eq!(flow.stamps[&1], Stamp { producer_id: 8, epoch: 0, base_sequence: 0, transactional: false });
 }
 
 #[test]
