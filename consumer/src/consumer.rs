@@ -46,6 +46,7 @@ impl Consumer {
                 heartbeat_interval: Duration::from_secs(3),
                 max_poll_interval: Duration::from_secs(300),
                 auto_commit: Some(Duration::from_secs(5)),
+                commits: true,
             },
             listener: None,
         }
@@ -102,6 +103,16 @@ impl ConsumerBuilder {
     /// crash, and more requests.
     pub fn auto_commit(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.group.auto_commit = interval.into();
+        self
+    }
+
+    /// The offsets are committed by a transactional producer (`Transaction::send_offsets`), and never by this consumer: not every
+    /// interval, not before a partition moves, not when it is closed. [Acknowledge](ConsumerHandle::ack_up_to) what a transaction has
+    /// committed: a partition that moves waits until what was handed out of it is acknowledged, or
+    /// [taken back](ConsumerHandle::seek_to_committed). Use it with `IsolationLevel::ReadCommitted`.
+    pub fn commits_in_transactions(mut self) -> Self {
+        self.group.auto_commit = None;
+        self.group.commits = false;
         self
     }
 

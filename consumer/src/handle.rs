@@ -69,6 +69,13 @@ impl ConsumerHandle {
         result
     }
 
+    /// Goes on reading where the group has committed, asking the coordinator for it. What was handed out since counts as never read:
+    /// the way back after a transaction that was to commit it has been aborted, or whose end nobody knows. Of a partition that is
+    /// being given up nothing is waited for any more, and one that is not this consumer's is left out.
+    pub fn seek_to_committed(&self, partitions: &[TopicPartition]) {
+        self.shared.change(|table| table.seek_to_committed(partitions));
+    }
+
     /// These records are done: their offsets may be committed. The same as [`Records::ack`].
     pub fn ack(&self, records: &Records) {
         records.ack();

@@ -785,6 +785,29 @@ impl Partitions {
         Ok(self.control_changed())
     }
 
+    /// Goes back to where the group has committed: what was handed out since counts no more, and is not waited for.
+    pub(crate) fn seek_to_committed(&mut self, partitions: &[TopicPartition]) -> Option<Waker> {
+        for id in self.ids(partitions) {
+            match self.slots[id as usize].tenure {
+                Tenure::Assigned => {
+                    self.invalidate(id);
+                    self.forget_runs(id);
+                    let slot = &mut self.slots[id as usize];
+                    slot.acks = Acks::new(-1);
+                    // A listener that is still being told comes first, and leads to the same.
+                    if slot.stand != Stand::AwaitListener {
+                        slot.stand = Stand::AwaitCommitted;
+                    }
+                }
+                // Its next owner begins there by itself.
+                Tenure::Revoking => self.forget_runs(id),
+                Tenure::Released => {}
+            }
+        }
+        self.signals.drained.notify_waiters();
+        self.control_changed()
+    }
+
     /// Whether the partition still asks for that offset, and everything before it has been handed out.
     pub(crate) fn has_handed_out_all_below(&self, id: SlotId, generation: u32, asked: i64) -> bool {
         let slot = &self.slots[id as usize];

@@ -240,6 +240,50 @@ async fn a_revocation_in_the_midst_of_an_iteration_leaves_no_hole() {
     assert_eq!(seen.offsets("t", moved), (10..30).collect::<Vec<_>>());
 }
 
+#[tokio::test(start_paused = true)]
+async fn back_to_what_is_committed_reads_again_and_lets_a_partition_move() {
+    let world = World::new(Cluster::builder().brokers(1).topic("t", 2)).await;
+    fill(&world, 2, 0..10).await;
+    let mut first = world.consumer("g").commits_in_transactions().subscribe(["t"]).build().await.unwrap();
+    let handle = first.handle();
+    let mut count = 0;
+    while count < 20 {
+        let records = within("records", first.poll(WAIT)).await.unwrap();
+        count += records.iter().count();
+        records.ack();
+    }
+    // As if a transaction had committed this much.
+    handle.commit_offsets([(tp("t", 0), 4.into()), (tp("t", 1), 4.into())]).await.unwrap();
+    handle.seek_to_committed(&[tp("t", 0), tp("t", 1), tp("t", 9)]);
+    let mut seen = Seen::default();
+    let mut held = Vec::new();
+    while seen.count() < 12 {
+        let records = within("records", first.poll(WAIT)).await.unwrap();
+        records.iter().for_each(|record| seen.note(record));
+        held.push(records);
+    }
+    assert_eq!([0, 1].map(|p| seen.offsets("t", p)), [(4..10).collect::<Vec<_>>(), (4..10).collect()]);
+    // A partition that moves waits for what is in the user's hands, or for the word that it is taken back.
+    let mut second = world.consumer("g").commits_in_transactions().subscribe(["t"]).build().await.unwrap();
+    for _ in 0..500 {
+        assert!(first.poll(TICK).await.unwrap().is_empty());
+    }
+    assert!(second.handle().assignment().is_empty());
+    handle.seek_to_committed(&[tp("t", 0), tp("t", 1)]);
+    let mut moved = Seen::default();
+    let start = now();
+    while moved.count() < 6 {
+        drink(&mut second, &mut moved).await;
+        first.poll(TICK).await.unwrap();
+        assert!(now() - start < PATIENCE, "{} records of the partition that moves", moved.count());
+    }
+    let partition = second.handle().assignment()[0].partition;
+    assert_eq!(moved.offsets("t", partition), (4..10).collect::<Vec<_>>());
+    second.close(WAIT).await.unwrap();
+    let committed = world.cluster.group_info("g").unwrap().offsets;
+    assert_eq!(committed.values().copied().collect::<Vec<i64>>(), [4, 4], "it commits nothing by itself");
+}
+
 /// Takes its time to hear that partitions were lost.
 struct SlowToHear(Arc<tokio::sync::Semaphore>);
 

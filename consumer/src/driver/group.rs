@@ -58,6 +58,8 @@ pub(crate) struct GroupConfig {
     pub(crate) heartbeat_interval: Duration,
     pub(crate) max_poll_interval: Duration,
     pub(crate) auto_commit: Option<Duration>,
+    /// Whether what is acknowledged is committed; if not, somebody else commits it.
+    pub(crate) commits: bool,
 }
 
 /// What the user asks of the group's driver.
@@ -667,7 +669,10 @@ impl Driver {
         self.want(frontiers)
     }
 
-    fn want(&mut self, frontiers: Vec<(TopicPartition, i64, i32)>) -> Ticket {
+    fn want(&mut self, mut frontiers: Vec<(TopicPartition, i64, i32)>) -> Ticket {
+        if !self.config.commits {
+            frontiers.clear();
+        }
         self.commits.want(frontiers.into_iter().map(|(tp, offset, leader_epoch)| {
             (tp, OffsetAndMetadata { offset, leader_epoch, metadata: String::new() })
         }))
