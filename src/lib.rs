@@ -5,9 +5,9 @@ mod client;
 pub use client::Client;
 
 pub use milena_client::{
-    Action, Admin, Broker, ByteStream, ClientBuilder, Counter, Error, ErrorKind, Gauge, Metadata, Metrics, Name,
-    NewTopic, OffsetSpec, Outcome, Partition, RefreshReason, Spawner, SystemResolver, TcpConnector, Topic,
-    TopicInterest, TopicPartition, WallClock,
+    Action, Admin, Broker, ByteStream, ClientBuilder, Counter, Error, ErrorKind, Gauge, Metadata,
+    MetadataRecoveryStrategy, Metrics, Name, NewTopic, OffsetSpec, Outcome, Partition, RefreshReason, Spawner,
+    SystemResolver, TcpConnector, Topic, TopicInterest, TopicPartition, WallClock,
 };
 pub use milena_client::{Deserializer, SerializeError, Serializer, serde};
 pub use milena_consumer::{

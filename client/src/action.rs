@@ -43,6 +43,8 @@ fn default(code: ErrorCode) -> Action {
         | ErrorCode::INVALID_TXN_STATE
         | ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => Action::Fence,
         ErrorCode::TRANSACTION_ABORTABLE => Action::Abort,
+        // KIP-1102: the next question about the cluster goes to the bootstrap servers.
+        ErrorCode::REBOOTSTRAP_REQUIRED => Action::RefreshMetadata,
         code if code.is_invalid_metadata() => Action::RefreshMetadata,
         code if code.is_retriable() => Action::Retry,
         _ => Action::Fail,
@@ -194,6 +196,9 @@ pub(crate) fn cause(code: ErrorCode) -> &'static str {
         ErrorCode::THROTTLING_QUOTA_EXCEEDED => "a quota of the cluster is used up: wait, or have it raised.",
         ErrorCode::GROUP_ID_NOT_FOUND => "there is no such group.",
         ErrorCode::NON_EMPTY_GROUP => "the group still has members: stop them first.",
+        ErrorCode::REBOOTSTRAP_REQUIRED => {
+            "the cluster behind this address is another one now: the client starts again from its bootstrap servers."
+        }
         ErrorCode::UNKNOWN_SERVER_ERROR => "the broker failed without saying why: look at its log.",
         _ => "the broker refused.",
     }

@@ -23,6 +23,7 @@ use crate::core::{Config, Core};
 use crate::link::{Link, Owner, TopicInterest, closed};
 use crate::metadata::driver;
 use crate::metadata::machine::MetadataMachine;
+use crate::metadata::recovery::Recovery;
 use crate::metadata::snapshot::Metadata;
 use crate::metrics::Metrics;
 use crate::seam::Seed;
@@ -30,7 +31,7 @@ use crate::seam::clock::WallClock;
 use crate::seam::connector::{self, BoxConnector, ByteStream, TcpConnector};
 use crate::seam::resolver::{self, BoxResolver, SystemResolver};
 use crate::seam::spawner::{IoThread, Spawner};
-use crate::{Error, ErrorKind, RefreshReason};
+use crate::{Error, ErrorKind, MetadataRecoveryStrategy, RefreshReason};
 
 /// A frame above this is refused before anything is allocated: a broker's own limit (`socket.request.max.bytes`, 100 MiB) with room.
 const MAX_FRAME: usize = 256 << 20;
@@ -166,6 +167,7 @@ pub struct ClientBuilder<C = Client> {
     setup_timeout: Duration,
     connect_timeout: Duration,
     metadata_max_age: Duration,
+    recovery: Recovery,
     allow_auto_create_topics: bool,
     built: PhantomData<fn() -> C>,
 }
@@ -188,6 +190,7 @@ impl<C: From<Client>> ClientBuilder<C> {
             setup_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             metadata_max_age: Duration::from_secs(300),
+            recovery: Recovery::DEFAULT,
             allow_auto_create_topics: false,
         }
     }
@@ -227,6 +230,23 @@ impl<C: From<Client>> ClientBuilder<C> {
     #[must_use]
     pub fn metadata_max_age(mut self, age: Duration) -> Self {
         self.metadata_max_age = age;
+        self
+    }
+
+    /// What to do when none of the brokers that are known can be reached (`metadata.recovery.strategy`, KIP-899). Default:
+    /// [`Rebootstrap`](MetadataRecoveryStrategy::Rebootstrap), so that a client outlives the move of a whole cluster.
+    #[must_use]
+    pub fn metadata_recovery_strategy(mut self, strategy: MetadataRecoveryStrategy) -> Self {
+        self.recovery.strategy = strategy;
+        self
+    }
+
+    /// After how long without an answer to its questions about the cluster a client gives up every connection and starts again from
+    /// the bootstrap servers (`metadata.recovery.rebootstrap.trigger.ms`, KIP-1102), and again after as long. Default: 5 min. Brokers
+    /// that refuse connections need not wait for it. Without effect if the strategy is `None`.
+    #[must_use]
+    pub fn metadata_recovery_rebootstrap_trigger(mut self, trigger: Duration) -> Self {
+        self.recovery.trigger = trigger;
         self
     }
 
@@ -341,11 +361,12 @@ impl<C: From<Client>> ClientBuilder<C> {
             counters,
             features: Arc::default(),
         };
-        let machine = MetadataMachine::new(spawner.now(), self.metadata_max_age);
+        let machine = MetadataMachine::new(spawner.now(), self.metadata_max_age, self.recovery);
         let config = Config {
             client_id,
             request_timeout: self.request_timeout,
             allow_auto_create_topics: self.allow_auto_create_topics,
+            recovery: self.recovery.strategy,
         };
         let pool = Pool::new(self.layer);
         let core = Arc::new(Core::new(config, spawner, self.clock, metrics, establish, pool, machine, bootstrap, seed));

@@ -47,6 +47,11 @@ impl Coordinators {
         self.lock().remove(&(kind, key.to_owned()));
     }
 
+    /// Forgets all of them.
+    pub(crate) fn forget_all(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(CoordinatorKind, String), i32>> {
         // Every change is one insertion or removal: a panic elsewhere leaves the map whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

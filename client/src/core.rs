@@ -19,7 +19,7 @@ use crate::outcomes::Outcomes;
 use crate::seam::Seed;
 use crate::seam::clock::WallClock;
 use crate::seam::spawner::Spawner;
-use crate::{Error, RefreshReason};
+use crate::{Error, MetadataRecoveryStrategy, RefreshReason};
 
 /// Plain data: what the builder was told.
 #[derive(Debug, Clone)]
@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) client_id: Arc<str>,
     pub(crate) request_timeout: Duration,
     pub(crate) allow_auto_create_topics: bool,
+    pub(crate) recovery: MetadataRecoveryStrategy,
 }
 
 pub(crate) struct Core {
@@ -136,9 +137,25 @@ impl Core {
         true
     }
 
-    /// The ids under which the bootstrap servers are asked, before their own ids are known.
+    /// The ids under which the bootstrap servers are asked, before their own ids are known. None, once a cluster is known, if the
+    /// client is not to go back to them.
     pub(crate) fn bootstrap_ids(&self) -> impl Iterator<Item = i32> + use<> {
-        (1..=self.bootstrap.len() as i32).map(|index| -index)
+        let is_lost = !self.metadata.load().brokers.is_empty() && self.recovery_is_off();
+        let count = if is_lost { 0 } else { self.bootstrap.len() };
+        (1..=count as i32).map(|index| -index)
+    }
+
+    fn recovery_is_off(&self) -> bool {
+        self.config.recovery == MetadataRecoveryStrategy::None
+    }
+
+    /// Starts again from the bootstrap servers: no connection, no coordinator and no learned address is kept. The picture stays until
+    /// the answer comes, because records are buffered for its partitions.
+    pub(crate) fn rebootstrap(&self) {
+        tracing::warn!("the brokers known so far do not answer: starting again from the bootstrap servers");
+        self.pool.give_up();
+        self.coordinators.forget_all();
+        lock(&self.learned).clear();
     }
 
     /// Host and port of a broker.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::Guard;
 use milena_protocol::messages::FindCoordinatorRequest;
-use milena_protocol::{ErrorCode, Request, frame};
+use milena_protocol::{ApiKey, ErrorCode, Request, frame};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt;
@@ -23,6 +23,7 @@ use tower::ServiceExt;
 use crate::action::Action;
 use crate::backoff::Backoff;
 use crate::client::Client;
+use crate::connection::establish::unreachable;
 use crate::connection::service::{self, Call, Connect, Encoded};
 use crate::connection::wire::Wire;
 use crate::coordinator::{self, CoordinatorKind};
@@ -225,7 +226,7 @@ impl Link {
                     ErrorCode::NONE | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::LEADER_NOT_AVAILABLE => {}
                     code if code.is_retriable() => {}
                     code => {
-                        let error = Error::from_code(milena_protocol::ApiKey::METADATA, code);
+                        let error = Error::from_code(ApiKey::METADATA, code);
                         return Err(error.with_topic_partition(crate::TopicPartition::new(topic, -1)));
                     }
                 }
@@ -498,7 +499,7 @@ impl Link {
     ///
     /// # Cancel safety
     /// Dropped, the half-made connection is closed.
-    pub async fn open(&self, broker: i32, _lane: Lane) -> Result<Wire, Error> {
+    pub async fn open(&self, broker: i32) -> Result<Wire, Error> {
         if let Some(until) = self.core.pool.not_before(broker) {
             self.sleep_until(until).await;
         }
@@ -539,8 +540,17 @@ struct Connector {
 }
 
 impl Connect for Connector {
-    async fn connect(&mut self) -> Result<Wire, Error> {
-        self.link.open(self.broker, Lane::Rest).await
+    async fn connect(&self) -> Result<Wire, Error> {
+        self.link.open(self.broker).await
+    }
+
+    fn too_late(&self, api: ApiKey) -> Error {
+        let name = match self.link.core.endpoint(self.broker) {
+            Some((host, port)) => format!("{host}:{port}"),
+            None => format!("broker {}", self.broker),
+        };
+        let why = "there was no connection yet when the request was due";
+        unreachable(self.broker, &name, why).with_api(api)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<tokio::time::Sleep>> {

@@ -208,6 +208,16 @@ impl Cluster {
         }
     }
 
+    /// In memory: a broker that died comes back, and listens on another port from now on, as one does that was given another machine.
+    pub fn restart_at(&self, broker: i32, port: u16) {
+        self.shared.control(|state| {
+            if let Some(entry) = state.brokers.get_mut(&broker) {
+                entry.port = port;
+            }
+        });
+        self.restart(broker);
+    }
+
     /// Closes all connections of a broker, which stays up.
     pub fn disconnect(&self, broker: i32) {
         self.shared.control_at(|state, now| state.cut_broker(broker, now, "the test disconnects the broker"));

@@ -44,7 +44,7 @@ impl Establish {
         };
         let mut last = None;
         for address in addresses {
-            match timeout_at(deadline, self.connect(broker, address)).await {
+            match timeout_at(deadline, self.connect(broker, &name, address)).await {
                 Ok(Ok(wire)) => return Ok(wire),
                 Ok(Err(error)) => last = Some(error),
                 Err(_) => {
@@ -66,14 +66,15 @@ impl Establish {
         })
     }
 
-    async fn connect(&self, broker: i32, address: SocketAddr) -> Result<Wire, Error> {
+    async fn connect(&self, broker: i32, name: &str, address: SocketAddr) -> Result<Wire, Error> {
         let stream: BoxStream = self
             .connector
             .clone()
             .oneshot(address)
             .await
             .map_err(|error: io::Error| Error::new(ErrorKind::Connect, format!("{address}: {error}")))?;
-        let mut wire = Wire::new(stream, broker, self.client_id.clone(), self.max_frame, self.counters.clone());
+        let mut wire =
+            Wire::new(stream, broker, Arc::from(name), self.client_id.clone(), self.max_frame, self.counters.clone());
         let mut handshake = Handshake::new();
         let mut send = handshake.start()?;
         loop {
@@ -97,7 +98,7 @@ async fn exchange(wire: &mut Wire, send: Send, deadline: Instant) -> Result<Byte
     Ok(body)
 }
 
-fn unreachable(broker: i32, name: &str, why: &str) -> Error {
+pub(crate) fn unreachable(broker: i32, name: &str, why: &str) -> Error {
     let error = Error::new(
         ErrorKind::Connect,
         format!(

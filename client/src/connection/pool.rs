@@ -70,6 +70,13 @@ impl Pool {
         lock(&self.connections).clear();
     }
 
+    /// Forgets all connections and how connecting has gone: the client starts again from its bootstrap servers. Whoever waits for
+    /// an answer on one of them is told that it is given up.
+    pub(crate) fn give_up(&self) {
+        lock(&self.connections).clear();
+        lock(&self.health).clear();
+    }
+
     /// When `broker` may be tried again; `None` if now.
     pub(crate) fn not_before(&self, broker: i32) -> Option<Instant> {
         lock(&self.health).get(&broker).and_then(|health| health.not_before)

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -103,7 +103,9 @@ fn closed() -> Error {
 /// What the task needs from the world.
 pub(crate) trait Connect: Send + 'static {
     /// A ready wire, after the broker's reconnect back-off.
-    fn connect(&mut self) -> impl Future<Output = Result<Wire, Error>> + Send;
+    fn connect(&self) -> impl Future<Output = Result<Wire, Error>> + Send;
+    /// The error of a request that was due before there was a connection.
+    fn too_late(&self, api: ApiKey) -> Error;
     /// A timer.
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<tokio::time::Sleep>>;
     /// The time.
@@ -111,24 +113,20 @@ pub(crate) trait Connect: Send + 'static {
 }
 
 /// The task of one connection.
-pub(crate) async fn run(mut connect: impl Connect, mut queue: mpsc::UnboundedReceiver<Queued>) {
-    let mut first = None;
-    loop {
-        let Some(queued) = (match first.take() {
-            Some(queued) => Some(queued),
-            None => queue.recv().await,
-        }) else {
-            return;
-        };
-        if queued.reply.is_closed() {
+pub(crate) async fn run(connect: impl Connect, mut queue: mpsc::UnboundedReceiver<Queued>) {
+    let mut alarm = Alarm::default();
+    while let Some(first) = queue.recv().await {
+        if first.reply.is_closed() {
             continue;
         }
-        match connect.connect().await {
+        let mut callers = VecDeque::from([first]);
+        match connected(&connect, &mut queue, &mut callers, &mut alarm).await {
             Ok(wire) => {
                 let mut driver = Driver { wire, replies: VecDeque::new() };
-                driver.submit(queued);
-                match driver.run(&connect, &mut queue).await {
-                    Ok(()) => return,
+                callers.drain(..).for_each(|queued| driver.submit(queued));
+                match driver.run(&connect, &mut queue, &mut alarm).await {
+                    // Nobody can reach this connection any more, but some may wait for their answers.
+                    Ok(()) => return driver.fail_all(&given_up()),
                     Err(error) => {
                         tracing::debug!(%error, "connection lost");
                         driver.fail_all(&error);
@@ -137,13 +135,67 @@ pub(crate) async fn run(mut connect: impl Connect, mut queue: mpsc::UnboundedRec
             }
             Err(error) => {
                 tracing::debug!(%error, "connection failed");
-                let _ = queued.reply.send(Err(error.clone()));
                 // Who came meanwhile hears it at once: their retry, with its back-off, is theirs.
-                while let Ok(queued) = queue.try_recv() {
+                for queued in callers {
                     let _ = queued.reply.send(Err(error.clone()));
                 }
             }
         }
+    }
+}
+
+/// Connects, and meanwhile gathers those who call and sends away those whose deadline passes: setting a connection up may take
+/// longer than a caller has time.
+async fn connected(
+    connect: &impl Connect,
+    queue: &mut mpsc::UnboundedReceiver<Queued>,
+    callers: &mut VecDeque<Queued>,
+    alarm: &mut Alarm,
+) -> Result<Wire, Error> {
+    let mut connecting = pin!(connect.connect());
+    poll_fn(|cx| {
+        while let Poll::Ready(queued) = queue.poll_recv(cx) {
+            match queued {
+                Some(queued) => callers.push_back(queued),
+                None => return Poll::Ready(Err(given_up())),
+            }
+        }
+        if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        while alarm.poll(cx, callers.iter().map(|queued| queued.call.deadline).min(), connect).is_ready() {
+            let now = connect.now();
+            let (late, in_time): (VecDeque<_>, _) = callers.drain(..).partition(|queued| queued.call.deadline <= now);
+            *callers = in_time;
+            for queued in late {
+                let _ = queued.reply.send(Err(connect.too_late(queued.call.api)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn given_up() -> Error {
+    Error::new(
+        ErrorKind::Disconnected,
+        "the connection was given up, because the client starts again from its bootstrap servers.",
+    )
+}
+
+/// One timer for all deadlines of a connection.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<tokio::time::Sleep>>>);
+
+impl Alarm {
+    /// Ready when it is `at`; never, without a deadline.
+    fn poll(&mut self, cx: &mut Context<'_>, at: Option<Instant>, connect: &impl Connect) -> Poll<()> {
+        let Some(at) = at else { return Poll::Pending };
+        let sleep = self.0.get_or_insert_with(|| connect.sleep_until(at));
+        if sleep.deadline() != at {
+            sleep.as_mut().reset(at);
+        }
+        sleep.as_mut().poll(cx)
     }
 }
 
@@ -178,12 +230,14 @@ impl Driver {
     }
 
     /// Runs until the queue ends (`Ok`) or the connection does (`Err`).
-    async fn run(&mut self, connect: &impl Connect, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Result<(), Error> {
+    async fn run(
+        &mut self,
+        connect: &impl Connect,
+        queue: &mut mpsc::UnboundedReceiver<Queued>,
+        alarm: &mut Alarm,
+    ) -> Result<(), Error> {
         loop {
-            let deadline = self.wire.next_deadline();
-            let mut timer = deadline.map(|deadline| connect.sleep_until(deadline));
-            let event = poll_fn(|cx| self.poll(cx, queue, timer.as_mut())).await;
-            match event {
+            match poll_fn(|cx| self.poll(cx, connect, queue, alarm)).await {
                 Event::Call(queued) => self.submit(queued),
                 Event::QueueEnded => return Ok(()),
                 Event::Answered => {}
@@ -196,8 +250,9 @@ impl Driver {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
+        connect: &impl Connect,
         queue: &mut mpsc::UnboundedReceiver<Queued>,
-        timer: Option<&mut Pin<Box<tokio::time::Sleep>>>,
+        alarm: &mut Alarm,
     ) -> Poll<Event> {
         match queue.poll_recv(cx) {
             Poll::Ready(Some(queued)) => return Poll::Ready(Event::Call(queued)),
@@ -212,10 +267,7 @@ impl Driver {
             Poll::Ready(Err(error)) => return Poll::Ready(Event::Failed(error)),
             Poll::Pending => {}
         }
-        match timer.map(|timer| timer.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Event::Late),
-            _ => Poll::Pending,
-        }
+        alarm.poll(cx, self.wire.next_deadline(), connect).map(|()| Event::Late)
     }
 
     fn answer(&mut self, id: RequestId, body: Bytes) -> Event {

@@ -35,6 +35,8 @@ const START_BYTES: usize = 8;
 /// A connection of one owner's own.
 pub struct Wire {
     broker: i32,
+    /// `host:port`, for errors.
+    address: Arc<str>,
     client_id: Arc<str>,
     max_frame: usize,
     io: BoxStream,
@@ -70,6 +72,7 @@ impl Wire {
     pub(crate) fn new(
         io: BoxStream,
         broker: i32,
+        address: Arc<str>,
         client_id: Arc<str>,
         max_frame: usize,
         counters: WireCounters,
@@ -77,6 +80,7 @@ impl Wire {
         counters.connections.add(1);
         Self {
             broker,
+            address,
             client_id,
             max_frame,
             io,
@@ -330,7 +334,11 @@ impl Wire {
             None => Ok(()),
             Some(pending) => Err(Error::new(
                 ErrorKind::Timeout,
-                "the broker did not answer in time: it may be overloaded or frozen, or the network is cut.",
+                format!(
+                    "{} did not answer in time: the broker may be overloaded or frozen, or the network is cut. Look at its log, or \
+                     allow more time (request_timeout).",
+                    self.address
+                ),
             )
             .with_api(pending.api)
             .with_broker(self.broker)),
@@ -343,11 +351,11 @@ impl Wire {
     }
 
     fn lost(&self, cause: impl LostCause) -> Error {
-        cause.into_error().with_broker(self.broker)
+        cause.into_error(&self.address).with_broker(self.broker)
     }
 
     fn malformed(&self, what: &str) -> Error {
-        Error::new(ErrorKind::Malformed, format!("the peer does not speak Kafka as expected: {what}."))
+        Error::new(ErrorKind::Malformed, format!("{} does not speak Kafka as expected: {what}.", self.address))
             .with_broker(self.broker)
     }
 }
@@ -369,24 +377,27 @@ fn not_kafka(start: &[u8; START_BYTES], announced: i32, max_frame: usize) -> Str
 
 /// Why a stream ended.
 trait LostCause {
-    fn into_error(self) -> Error;
+    fn into_error(self, address: &str) -> Error;
 }
 
 impl LostCause for &str {
-    fn into_error(self) -> Error {
-        Error::new(ErrorKind::Disconnected, format!("the connection was lost: {self}."))
+    fn into_error(self, address: &str) -> Error {
+        Error::new(ErrorKind::Disconnected, format!("the connection to {address} was lost: {self}."))
     }
 }
 
 impl LostCause for io::ErrorKind {
-    fn into_error(self) -> Error {
-        Error::new(ErrorKind::Disconnected, "the broker closed the connection.")
+    fn into_error(self, address: &str) -> Error {
+        let text = format!(
+            "{address} closed the connection: the broker may have stopped, the connection was idle for long, or the port expects TLS."
+        );
+        Error::new(ErrorKind::Disconnected, text)
     }
 }
 
 impl LostCause for io::Error {
-    fn into_error(self) -> Error {
-        Error::new(ErrorKind::Disconnected, format!("the connection was lost: {self}.")).with_source(self)
+    fn into_error(self, address: &str) -> Error {
+        Error::new(ErrorKind::Disconnected, format!("the connection to {address} was lost: {self}.")).with_source(self)
     }
 }
 

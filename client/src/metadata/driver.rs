@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use milena_protocol::StrBytes;
 use milena_protocol::messages::metadata_request::MetadataRequestTopic;
 use milena_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use milena_protocol::{ApiKey, ErrorCode, StrBytes};
 
 use super::machine::Poll;
 use crate::core::Core;
@@ -21,9 +21,16 @@ pub(crate) async fn run(core: Arc<Core>, link: Link) {
     loop {
         let now = core.spawner.now();
         let poll = core.machine().poll(now);
+        let starts_again = matches!(poll, Poll::AskBootstrap(_));
         match poll {
-            Poll::Ask(topics) => {
-                let result = ask(&core, &link, &topics, &mut rng).await;
+            Poll::Ask(topics) | Poll::AskBootstrap(topics) => {
+                let brokers = if starts_again {
+                    core.rebootstrap();
+                    core.bootstrap_ids().collect()
+                } else {
+                    candidates(&core, &mut rng)
+                };
+                let result = ask(&core, &link, &topics, brokers).await;
                 let now = core.spawner.now();
                 match result {
                     Ok(response) => {
@@ -34,6 +41,9 @@ pub(crate) async fn run(core: Arc<Core>, link: Link) {
                     }
                     Err(error) => {
                         tracing::debug!(%error, "no broker answered for metadata");
+                        if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
+                            core.machine().on_rebootstrap_required();
+                        }
                         core.on_metadata_failed(error);
                         core.machine().on_failure(now, &mut rng);
                     }
@@ -54,12 +64,7 @@ pub(crate) async fn run(core: Arc<Core>, link: Link) {
 }
 
 /// Asks one broker after the other until one answers.
-async fn ask(
-    core: &Core,
-    link: &Link,
-    topics: &[Arc<str>],
-    rng: &mut fastrand::Rng,
-) -> Result<MetadataResponse, Error> {
+async fn ask(core: &Core, link: &Link, topics: &[Arc<str>], brokers: Vec<i32>) -> Result<MetadataResponse, Error> {
     let request = MetadataRequest::default()
         .with_allow_auto_topic_creation(core.config.allow_auto_create_topics)
         .with_topics(Some(
@@ -72,8 +77,17 @@ async fn ask(
                 .collect(),
         ));
     let mut last = None;
-    for broker in candidates(core, rng) {
+    for broker in brokers {
         match link.send(Target::Broker(broker), Lane::Rest, request.clone(), PATIENCE).await {
+            Ok(response) if response.error_code != 0 => {
+                // For the whole answer, since v13 (KIP-1102).
+                let code = ErrorCode(response.error_code);
+                let error = Error::from_code(ApiKey::METADATA, code).with_broker(broker);
+                if code == ErrorCode::REBOOTSTRAP_REQUIRED {
+                    return Err(error);
+                }
+                last = Some(error);
+            }
             Ok(response) if response.brokers.is_empty() => {
                 last = Some(
                     Error::new(ErrorKind::Malformed, "the broker knows of no broker, not even itself: it is starting.")

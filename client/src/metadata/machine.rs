@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::RefreshReason;
+use super::recovery::Recovery;
 use crate::backoff::Backoff;
 
 /// The shortest time between two questions, whoever asks.
@@ -20,6 +21,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 pub(crate) enum Poll {
     /// Ask about these topics.
     Ask(Vec<Arc<str>>),
+    /// The same, but give up every connection and every address first, and ask the bootstrap servers.
+    AskBootstrap(Vec<Arc<str>>),
     /// Nothing before then.
     WaitUntil(Instant),
     /// Nothing until an answer comes.
@@ -36,10 +39,15 @@ pub(crate) struct MetadataMachine {
     last_success: Option<Instant>,
     not_before: Instant,
     backoff: Backoff,
+    recovery: Recovery,
+    /// Since when metadata has been asked for without an answer.
+    failing_since: Option<Instant>,
+    /// A broker has told the client to start again.
+    must_rebootstrap: bool,
 }
 
 impl MetadataMachine {
-    pub(crate) fn new(now: Instant, max_age: Duration) -> Self {
+    pub(crate) fn new(now: Instant, max_age: Duration, recovery: Recovery) -> Self {
         Self {
             max_age,
             interests: BTreeMap::new(),
@@ -48,6 +56,9 @@ impl MetadataMachine {
             last_success: None,
             not_before: now,
             backoff: Backoff::RETRY,
+            recovery,
+            failing_since: None,
+            must_rebootstrap: false,
         }
     }
 
@@ -99,7 +110,14 @@ impl MetadataMachine {
             Some(_) => {
                 self.wanted = None;
                 self.in_flight = true;
-                Poll::Ask(self.interests.keys().cloned().collect())
+                let topics = self.interests.keys().cloned().collect();
+                let since = *self.failing_since.get_or_insert(now);
+                if std::mem::take(&mut self.must_rebootstrap) || self.recovery.is_due(since, now) {
+                    // Once in that time: whoever does not answer is not helped by being asked for the way every second.
+                    self.failing_since = Some(now);
+                    return Poll::AskBootstrap(topics);
+                }
+                Poll::Ask(topics)
             }
         }
     }
@@ -108,12 +126,18 @@ impl MetadataMachine {
     pub(crate) fn on_answer(&mut self, now: Instant, news: bool, rng: &mut fastrand::Rng) {
         self.in_flight = false;
         self.last_success = Some(now);
+        self.failing_since = None;
         if news {
             self.backoff.on_success();
             self.not_before = now + MIN_INTERVAL;
         } else {
             self.not_before = now + self.backoff.on_failure(rng);
         }
+    }
+
+    /// A broker answered REBOOTSTRAP_REQUIRED (KIP-1102): what this client knows is of another time. Counts as a failure, too.
+    pub(crate) fn on_rebootstrap_required(&mut self) {
+        self.must_rebootstrap = self.recovery.is_on();
     }
 
     /// No broker answered.
@@ -131,7 +155,7 @@ mod tests {
     fn start() -> (MetadataMachine, Instant, fastrand::Rng) {
         #[expect(clippy::disallowed_methods, reason = "a test has to begin somewhere")]
         let now = Instant::now();
-        (MetadataMachine::new(now, Duration::from_secs(300)), now, fastrand::Rng::with_seed(1))
+        (MetadataMachine::new(now, Duration::from_secs(300), Recovery::DEFAULT), now, fastrand::Rng::with_seed(1))
     }
 
     #[test]
@@ -181,7 +205,7 @@ mod tests {
                     machine.on_answer(now, false, &mut rng);
                 }
                 Poll::WaitUntil(at) => now = at,
-                Poll::WaitForAnswer => unreachable!(),
+                Poll::AskBootstrap(_) | Poll::WaitForAnswer => unreachable!(),
             }
         }
         assert!((55..=85).contains(&questions), "{questions} questions in a minute");
@@ -203,5 +227,67 @@ mod tests {
         machine.on_interest_ended("t");
         machine.on_request(RefreshReason::Asked);
         assert_eq!(machine.poll(again + MIN_INTERVAL), Poll::Ask(vec![]));
+    }
+
+    /// Fails every question for that long; says when the bootstrap servers were asked, in seconds.
+    fn outage(machine: &mut MetadataMachine, start: Instant, seconds: u64, rng: &mut fastrand::Rng) -> Vec<u64> {
+        let (mut now, mut asked) = (start, Vec::new());
+        while now < start + Duration::from_secs(seconds) {
+            match machine.poll(now) {
+                Poll::Ask(_) => machine.on_failure(now, rng),
+                Poll::AskBootstrap(_) => {
+                    asked.push((now - start).as_secs());
+                    machine.on_failure(now, rng);
+                }
+                Poll::WaitUntil(at) => now = at,
+                Poll::WaitForAnswer => unreachable!(),
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn an_outage_of_five_minutes_leads_back_to_the_bootstrap_servers_and_then_once_in_five_minutes() {
+        let (mut machine, now, mut rng) = start();
+        assert!(matches!(machine.poll(now), Poll::Ask(_)));
+        machine.on_answer(now, true, &mut rng);
+        machine.on_request(RefreshReason::Disconnected);
+        let asked = outage(&mut machine, now, 1_000, &mut rng);
+        assert_eq!(asked.len(), 3, "{asked:?}");
+        assert!(asked[0] >= 300 && asked[0] <= 301 && asked[1] - asked[0] >= 300, "{asked:?}");
+        assert!(matches!(machine.poll(now + Duration::from_secs(1_002)), Poll::Ask(_)));
+        machine.on_answer(now + Duration::from_secs(1_002), true, &mut rng);
+        machine.on_request(RefreshReason::Disconnected);
+        let asked = outage(&mut machine, now + Duration::from_secs(1_003), 299, &mut rng);
+        assert_eq!(asked, [], "an answer ends the outage");
+    }
+
+    #[test]
+    fn a_client_that_shall_not_recover_never_goes_back() {
+        let (_, now, mut rng) = start();
+        let recovery = Recovery { strategy: super::super::MetadataRecoveryStrategy::None, ..Recovery::DEFAULT };
+        let mut machine = MetadataMachine::new(now, Duration::from_secs(300), recovery);
+        assert_eq!(outage(&mut machine, now, 1_000, &mut rng), []);
+        machine.on_rebootstrap_required();
+        machine.on_request(RefreshReason::Asked);
+        assert!(matches!(machine.poll(now + Duration::from_secs(1_002)), Poll::Ask(_)));
+    }
+
+    #[test]
+    fn a_broker_that_always_asks_for_a_new_start_is_not_asked_without_end() {
+        let (mut machine, mut now, mut rng) = start();
+        let (end, mut starts) = (now + Duration::from_secs(60), 0);
+        while now < end {
+            match machine.poll(now) {
+                Poll::WaitUntil(at) => now = at,
+                Poll::WaitForAnswer => unreachable!(),
+                asked => {
+                    starts += usize::from(matches!(asked, Poll::AskBootstrap(_)));
+                    machine.on_rebootstrap_required();
+                    machine.on_failure(now, &mut rng);
+                }
+            }
+        }
+        assert!((55..=85).contains(&starts), "{starts} new starts in a minute");
     }
 }

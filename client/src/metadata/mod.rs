@@ -5,7 +5,10 @@
 
 pub(crate) mod driver;
 pub(crate) mod machine;
+pub(crate) mod recovery;
 pub(crate) mod snapshot;
+
+pub use recovery::MetadataRecoveryStrategy;
 
 /// Why somebody wants fresh metadata. Reasons are logged, and a client that refreshes too often says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

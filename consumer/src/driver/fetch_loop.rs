@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use milena_client::{
-    Action, Backoff, Broker, Error, ErrorKind, Lane, Link, RefreshReason, TopicPartition, Wire, action_for,
-};
+use milena_client::{Action, Backoff, Broker, Error, ErrorKind, Link, RefreshReason, TopicPartition, Wire, action_for};
 use milena_protocol::fetch::{
     self, Fetch, FetchEvent, FetchParser, FetchPartition, FetchTopic, FetchedPartition, ForgottenTopic,
 };
@@ -55,7 +53,7 @@ pub(crate) async fn run(shared: Arc<Shared>, broker: i32, bell: Arc<Notify>) {
         }
         let mut connected = match wire.take() {
             Some(wire) => wire,
-            None => match fetcher.link.open(broker, Lane::Fetch).await {
+            None => match fetcher.link.open(broker).await {
                 Ok(wire) => wire,
                 Err(error) => {
                     tracing::debug!(%error, broker, "no connection to fetch from");

@@ -132,9 +132,9 @@ pub(crate) async fn open(cut: &Cut) -> Footprint {
     let world = World::start().await;
     let owner = world.client.new_owner("test");
     let before = world.footprint().await;
-    drop(cut.of(owner.open(1, Lane::Produce)).await);
+    drop(cut.of(owner.open(1)).await);
     assert_eq!(world.footprint().await, before, "a half-made connection is closed");
-    let wire = owner.open(1, Lane::Produce).await.unwrap();
+    let wire = owner.open(1).await.unwrap();
     assert_eq!(world.client.sockets(), before.sockets() + 1);
     drop(wire);
     world.end().await

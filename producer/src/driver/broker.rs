@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use milena_client::{Error, ErrorKind, Lane, Outcome, RefreshReason, RequestId, Wire};
+use milena_client::{Error, ErrorKind, Outcome, RefreshReason, RequestId, Wire};
 use milena_protocol::produce::{self, PartitionBatch, Produce, Produced, ProducedPartition};
 use milena_protocol::records::Compression;
 use milena_protocol::{ApiKey, ErrorCode};
@@ -160,7 +160,7 @@ impl Task {
 
     fn open(&mut self) {
         let (link, id) = (self.shared.link.clone(), self.broker.id);
-        self.connection = Connection::Opening(Box::pin(async move { link.open(id, Lane::Produce).await }));
+        self.connection = Connection::Opening(Box::pin(async move { link.open(id).await }));
     }
 
     fn poll_answers(&mut self, cx: &mut Context<'_>, now: Instant) {

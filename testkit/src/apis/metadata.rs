@@ -5,8 +5,9 @@
 //! - Auto-creation is off unless the cluster was built with it; then the first answer is still `UNKNOWN_TOPIC_OR_PARTITION`, as in
 //!   KRaft, and the topic is there at the next request. v4 lets the client forbid it.
 //! - Brokers that are down are not listed; a partition without a leader is `LEADER_NOT_AVAILABLE` with leader −1.
-//! - v10 brings topic ids, v12 look-up by id. KRaft names some broker as the controller, any of which forwards: here the first that
-//!   is up.
+//! - v10 brings topic ids, v12 look-up by id, v13 an error for the whole answer: `REBOOTSTRAP_REQUIRED`, which Kafka's own brokers
+//!   never give (a proxy in front of them may), and a fault that names no topic does.
+//! - KRaft names some broker as the controller, any of which forwards: here the first that is up.
 
 use milena_protocol::messages::metadata_request::MetadataRequestTopic;
 use milena_protocol::messages::metadata_response::{
@@ -57,6 +58,11 @@ impl Api for Metadata {
             for asked in request.topics.unwrap_or_default() {
                 topics.push(one(state, call, &asked, request.allow_auto_topic_creation || call.version < 4));
             }
+        }
+        if call.version >= 13
+            && let Err(code) = call.injected_at_the_top(|code| code == ErrorCode::REBOOTSTRAP_REQUIRED)
+        {
+            return Served::Now(MetadataResponse::default().with_error_code(code.0));
         }
         let mut response = MetadataResponse::default()
             .with_topics(topics)

@@ -26,13 +26,13 @@ use crate::event_loop::Shared;
 /// Bytes that one direction keeps before a writer has to wait, like a socket's buffers.
 const CAPACITY: usize = 256 << 10;
 
-/// The port of every broker in memory.
+/// The port of every broker in memory, at first.
 pub(crate) const PORT: u16 = 9092;
 
 /// The address of a broker in memory: `broker-2` is 10.0.0.2.
-pub(crate) fn address_of(broker: i32) -> SocketAddr {
+pub(crate) fn address_of(broker: i32, port: u16) -> SocketAddr {
     let [_, b, c, d] = broker.to_be_bytes();
-    SocketAddr::from(([10, b, c, d], PORT))
+    SocketAddr::from(([10, b, c, d], port))
 }
 
 /// The host name of a broker in memory.
@@ -64,7 +64,10 @@ impl Service<SocketAddr> for MemoryConnector {
             if !latency.is_zero() {
                 tokio::time::sleep(latency * 2).await; // SYN and its answer
             }
-            let broker = shared.control(|state| state.brokers.keys().copied().find(|id| address_of(*id) == address));
+            let broker = shared.control(|state| {
+                let mut brokers = state.brokers.iter();
+                brokers.find(|(id, broker)| address_of(**id, broker.port) == address).map(|(id, _)| *id)
+            });
             let (answers, replies) = mpsc::unbounded_channel();
             let (cut, was_cut) = oneshot::channel();
             let connected = shared.control_at(|state, now| state.on_connected(broker?, answers, cut, now));
@@ -104,7 +107,7 @@ impl Service<(String, u16)> for MemoryResolver {
         }
         let found = self.shared.control(|state| {
             let of_host = state.brokers.iter().find(|(_, broker)| broker.host == host);
-            of_host.map(|(id, _)| SocketAddr::new(address_of(*id).ip(), port))
+            of_host.map(|(id, _)| address_of(*id, port))
         });
         std::future::ready(match found {
             Some(address) => Ok(vec![address]),
