@@ -18,7 +18,7 @@
 //!
 //! Transactions have a journey of their own: `transaction/mod.rs`.
 //!
-//! Not supported yet: interceptors, codecs other than lz4, the adaptive part of KIP-794.
+//! Not supported yet: interceptors, the adaptive part of KIP-794.
 
 mod accumulator;
 mod append;

@@ -257,8 +257,7 @@ impl Shared {
 
     pub(crate) fn take_compressor(&self) -> Option<Compressor> {
         let kept = lock(&self.compressors).pop();
-        // Whether the codec is in this build was checked when the producer was built.
-        kept.or_else(|| Compressor::new(self.config.compression).ok())
+        kept.or_else(|| self.config.compressor())
     }
 
     pub(crate) fn keep_compressor(&self, compressor: Compressor) {

@@ -9,6 +9,7 @@
 mod common;
 
 use std::fmt::Write;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -145,6 +146,67 @@ fn changed(batch: &TestBatch, at: usize, bytes: &[u8]) -> Bytes {
     changed.into()
 }
 
+/// Compressed records as no encoder should write them, and as some do.
+async fn compressed(script: &mut Script) {
+    let t = script.topic("compressed", 1, &[]).await;
+    let mut on_t = script.leader(t, 0).await;
+    for (codec, name) in [(1, "gzip"), (2, "snappy"), (3, "lz4"), (4, "zstd")] {
+        let batch = TestBatch { attributes: codec, ..batch(&["the first of two values", "the second of two values"]) };
+        let records = batch.records();
+        let (first, second) = records.split_at(records.len() / 2);
+        let whole = compress(codec, &records);
+        let end = whole.len();
+        let mut checksum = whole.clone();
+        checksum[end - 6] ^= 0x10;
+        let mut streams = vec![
+            ("whole", whole.clone()),
+            ("in two pieces", [compress(codec, first), compress(codec, second)].concat()),
+            ("twice", [&whole[..], &whole].concat()),
+            ("with an empty piece behind it", [&whole[..], &compress(codec, &[])].concat()),
+            ("with half a piece behind it", [&whole[..], &whole[..end / 2]].concat()),
+            ("with three bytes behind it", [&whole[..], &[7; 3]].concat()),
+            ("with thirty zeros behind it", [&whole[..], &[0; 30]].concat()),
+            ("without its last byte", whole[..end - 1].to_vec()),
+            ("without its last ten bytes", whole[..end - 10].to_vec()),
+            ("with a bit changed", checksum),
+            ("without a byte", Vec::new()),
+        ];
+        match codec {
+            2 => {
+                let raw = snap::raw::Encoder::new().compress_vec(&records).unwrap();
+                streams.push(("without framing", raw.clone()));
+                streams.push(("without framing and its last byte", raw[..raw.len() - 1].to_vec()));
+                let versions =
+                    |version: u8| [b"\x82SNAPPY\0\0\0\0", &[version][..], &[0, 0, 0, version], &whole[16..]].concat();
+                streams.push(("of version 0", versions(0)));
+                streams.push(("of version 2", versions(2)));
+            }
+            3 => {
+                let info = lz4_flex::frame::FrameInfo::new;
+                for (what, info) in [
+                    ("with linked blocks", info().block_mode(lz4_flex::frame::BlockMode::Linked)),
+                    ("with checksums", info().block_checksums(true).content_checksum(true)),
+                    ("with its size", info().content_size(Some(records.len() as u64))),
+                ] {
+                    let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+                    encoder.write_all(&records).unwrap();
+                    streams.push((what, encoder.finish().unwrap()));
+                }
+                let mut wrong = whole.clone();
+                wrong[6] ^= 1;
+                streams.push(("with a wrong header checksum", wrong));
+            }
+            4 => streams
+                .push(("behind a frame to skip", [&[0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2], &whole[..]].concat())),
+            _ => {}
+        }
+        for (what, stream) in streams {
+            let answer = on_t.produce(t, 0, batch.with_records(&stream)).await;
+            script.line(format_args!("produce {name} {what}: {}", code(answer.error_code)));
+        }
+    }
+}
+
 async fn batches(script: &mut Script) {
     let t = script.topic("batches", 1, &[("max.message.bytes", "2000")]).await;
     let c = script.topic("compacted", 1, &[("cleanup.policy", "compact")]).await;
@@ -175,6 +237,9 @@ async fn batches(script: &mut Script) {
     let steps: Vec<(&str, Bytes)> = vec![
         ("good", good.bytes()),
         ("lz4", lz4.bytes()),
+        ("gzip", TestBatch { attributes: 1, ..good.clone() }.bytes()),
+        ("snappy", TestBatch { attributes: 2, ..good.clone() }.bytes()),
+        ("zstd", TestBatch { attributes: 4, ..good.clone() }.bytes()),
         ("wrong crc", wrong_crc.into()),
         ("cut in the header", good.bytes().slice(..40)),
         ("cut in the records", good.bytes().slice(..70)),
@@ -199,7 +264,10 @@ async fn batches(script: &mut Script) {
         }),
         ("control", changed(&good, 21, &0x20i16.to_be_bytes())),
         ("codec 5", changed(&good, 21, &5i16.to_be_bytes())),
+        ("gzip that is none", changed(&good, 21, &1i16.to_be_bytes())),
+        ("snappy that is none", changed(&good, 21, &2i16.to_be_bytes())),
         ("lz4 that is none", changed(&good, 21, &3i16.to_be_bytes())),
+        ("zstd that is none", changed(&good, 21, &4i16.to_be_bytes())),
         ("max timestamp too small", changed(&good, 35, &good.base_timestamp.to_be_bytes())),
         ("offset deltas 0 and 3", changed(&good, 73, &[6])),
         ("producer id without sequence", changed(&good, 43, &90_001i64.to_be_bytes())),
@@ -987,6 +1055,7 @@ async fn static_members(script: &mut Script) {
 async fn run(bootstrap: SocketAddr) -> String {
     let mut script = Script::new(bootstrap);
     batches(&mut script).await;
+    compressed(&mut script).await;
     producers(&mut script).await;
     fetches(&mut script).await;
     sessions(&mut script).await;

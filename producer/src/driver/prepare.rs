@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use milena_client::Error;
 use milena_protocol::records::{
-    BatchBuilder, Compression, Compressor, FrozenBatch, Header, ProducerStamp, Scratch, SealedBatch, split_batch,
+    BatchBuilder, Compressor, FrozenBatch, Header, ProducerStamp, Scratch, SealedBatch, split_batch,
 };
 
 use crate::accumulator::Batch;
+use crate::config::Config;
 use crate::delivery::{Done, Ending};
 use crate::pool::{Charge, Pool};
 use crate::sequence::Stamp;
@@ -52,7 +53,7 @@ fn producer_stamp(stamp: Stamp) -> ProducerStamp {
 
 /// Cuts a batch that the broker finds too large into two, whose completions become parts of the batch's own. `None` if it cannot be
 /// read back, which would be a bug of this crate.
-pub(super) fn split(batch: &mut Batch, compression: Compression, partition: i32) -> Option<[(u32, Batch); 2]> {
+pub(super) fn split(batch: &mut Batch, config: &Config, partition: i32) -> Option<[(u32, Batch); 2]> {
     let frozen = batch.frozen.take()?;
     let count = frozen.count();
     let half = count / 2;
@@ -73,7 +74,7 @@ pub(super) fn split(batch: &mut Batch, compression: Compression, partition: i32)
         builder.append(record.timestamp, record.key, record.value, &headers).ok()?;
         index += 1;
     }
-    let mut compressor = Compressor::new(compression).ok()?;
+    let mut compressor = config.compressor()?;
     let dones = [Done::new(partition), Done::new(partition)];
     let mut charge = std::mem::replace(&mut batch.charge, Charge::none());
     let parts = halves.map(|builder| builder.seal().compress(&mut compressor, Vec::new()).0.freeze());

@@ -1,13 +1,17 @@
-//! Which codecs there are, and the buffers that decompression uses again and again.
+//! Which codecs there are, at which levels, and the compressor that is kept for many batches.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use bytes::{Bytes, BytesMut};
-
-use super::error::BatchError;
+#[cfg(feature = "gzip")]
+use super::gzip;
 #[cfg(feature = "lz4")]
 use super::lz4;
+#[cfg(feature = "snappy")]
+use super::snappy;
+#[cfg(feature = "zstd")]
+use super::zstd;
 
 /// How the records of a batch are compressed (Java's `compression.type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -16,13 +20,13 @@ pub enum Compression {
     /// Not at all.
     #[default]
     None,
-    /// gzip. Not part of this build yet.
+    /// gzip, at levels 1 to 9, 6 unless told otherwise. Needs the feature `gzip`.
     Gzip,
-    /// Snappy. Not part of this build yet.
+    /// Snappy, in the framing of Java's library. Needs the feature `snappy`. It has no levels.
     Snappy,
-    /// LZ4, frame format. Needs the feature `lz4`, which is on by default.
+    /// LZ4, frame format. Needs the feature `lz4`. It has no levels here: always the fast method, which is also Java's default.
     Lz4,
-    /// Zstandard. Not part of this build yet.
+    /// Zstandard, at levels 1 to 3, 1 unless told otherwise (Java: 3). Needs the feature `zstd`.
     Zstd,
 }
 
@@ -35,21 +39,41 @@ pub enum UnsupportedCodec {
         /// Kafka's name of the codec, which is the feature's name too.
         codec: Compression,
     },
-    /// Not written yet.
-    #[error(
-        "milena {} cannot compress or decompress {codec} yet, only none and lz4; set the topic's or producer's \
-         compression.type to lz4, or use a later release, whose feature `{codec}` will bring it",
-        env!("CARGO_PKG_VERSION")
-    )]
-    NotYet {
-        /// Kafka's name of the codec.
-        codec: Compression,
-    },
     /// Numbers 5 to 7 have no meaning in Kafka 4.3.
     #[error("the records are compressed with codec number {bits}, which Kafka 4.3 does not have: use a newer client")]
     Unknown {
         /// The number in the attributes.
         bits: i16,
+    },
+}
+
+/// A level that a codec does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LevelError {
+    /// The codec itself is not there.
+    #[error(transparent)]
+    Codec(#[from] UnsupportedCodec),
+    /// The codec has no levels.
+    #[error(
+        "{codec} has no compression levels here, so it cannot be level {level}: leave the level out, or choose gzip or zstd"
+    )]
+    None {
+        /// The codec.
+        codec: Compression,
+        /// The level that was asked for.
+        level: i32,
+    },
+    /// The codec has levels, and not this one.
+    #[error("{codec} has no compression level {level}: it must be {least} to {most}")]
+    OutOfRange {
+        /// The codec.
+        codec: Compression,
+        /// The level that was asked for.
+        level: i32,
+        /// The lowest, which is the fastest.
+        least: i32,
+        /// The highest, which compresses best.
+        most: i32,
     },
 }
 
@@ -75,10 +99,42 @@ impl Compression {
     pub const fn supported(self) -> Result<(), UnsupportedCodec> {
         match self {
             Self::None => Ok(()),
+            Self::Gzip if cfg!(feature = "gzip") => Ok(()),
+            Self::Snappy if cfg!(feature = "snappy") => Ok(()),
             Self::Lz4 if cfg!(feature = "lz4") => Ok(()),
-            Self::Lz4 => Err(UnsupportedCodec::Feature { codec: self }),
-            Self::Gzip | Self::Snappy | Self::Zstd => Err(UnsupportedCodec::NotYet { codec: self }),
+            Self::Zstd if cfg!(feature = "zstd") => Ok(()),
+            Self::Gzip | Self::Snappy | Self::Lz4 | Self::Zstd => Err(UnsupportedCodec::Feature { codec: self }),
         }
+    }
+
+    /// The levels it has, from the fastest to the one that compresses best; `None` if it has none.
+    ///
+    /// zstd's levels end at 3, where its encoder is still tried against the reference implementation.
+    pub const fn levels(self) -> Option<RangeInclusive<i32>> {
+        match self {
+            Self::Gzip => Some(1..=9),
+            Self::Zstd => Some(1..=3),
+            Self::None | Self::Snappy | Self::Lz4 => None,
+        }
+    }
+
+    /// Whether a level is one of its [`levels`](Self::levels).
+    ///
+    /// # Errors
+    /// [`LevelError`] says which there are.
+    pub fn check_level(self, level: i32) -> Result<(), LevelError> {
+        match self.levels() {
+            None => Err(LevelError::None { codec: self, level }),
+            Some(levels) if !levels.contains(&level) => {
+                Err(LevelError::OutOfRange { codec: self, level, least: *levels.start(), most: *levels.end() })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether it is so fast that handing a batch of some tens of KiB to another thread costs more than compressing it.
+    pub const fn is_quick(self) -> bool {
+        matches!(self, Self::Snappy | Self::Lz4)
     }
 
     /// The number in the lowest three bits of a batch's attributes.
@@ -124,22 +180,62 @@ impl FromStr for Compression {
 /// A codec with the tables it uses again for every batch. Keep one per thread that compresses.
 pub struct Compressor {
     codec: Compression,
+    encoder: Encoder,
+}
+
+/// What each codec keeps between batches.
+enum Encoder {
+    /// There is nothing to do.
+    None,
+    #[cfg(feature = "gzip")]
+    Gzip(gzip::Encoder),
+    #[cfg(feature = "snappy")]
+    Snappy(snappy::Encoder),
     #[cfg(feature = "lz4")]
-    lz4: lz4::Encoder,
+    Lz4(Box<lz4::Encoder>),
+    #[cfg(feature = "zstd")]
+    Zstd(zstd::Encoder),
 }
 
 impl Compressor {
-    /// Prepares a codec.
+    /// Prepares a codec, at its default level if it has levels.
     ///
     /// # Errors
     /// [`UnsupportedCodec`] when this build has not got it.
     pub fn new(codec: Compression) -> Result<Self, UnsupportedCodec> {
+        Self::make(codec, None)
+    }
+
+    /// Prepares a codec at a level.
+    ///
+    /// # Errors
+    /// [`LevelError`] when the codec has not got that level, or this build not that codec.
+    pub fn with_level(codec: Compression, level: i32) -> Result<Self, LevelError> {
         codec.supported()?;
-        Ok(Self {
-            codec,
+        codec.check_level(level)?;
+        Ok(Self::make(codec, Some(level))?)
+    }
+
+    /// The level, if there is one, has been checked.
+    #[cfg_attr(
+        not(any(feature = "gzip", feature = "zstd")),
+        expect(unused_variables, reason = "the codecs that are left have no levels")
+    )]
+    fn make(codec: Compression, level: Option<i32>) -> Result<Self, UnsupportedCodec> {
+        let encoder = match codec {
+            Compression::None => Encoder::None,
+            #[cfg(feature = "gzip")]
+            Compression::Gzip => Encoder::Gzip(gzip::Encoder::new(level.unwrap_or(DEFAULT_GZIP) as u32)),
+            #[cfg(feature = "snappy")]
+            Compression::Snappy => Encoder::Snappy(snappy::Encoder::default()),
             #[cfg(feature = "lz4")]
-            lz4: lz4::Encoder::default(),
-        })
+            Compression::Lz4 => Encoder::Lz4(Box::default()),
+            #[cfg(feature = "zstd")]
+            Compression::Zstd => Encoder::Zstd(zstd::Encoder::new(level.unwrap_or(DEFAULT_ZSTD))),
+            #[cfg(not(all(feature = "gzip", feature = "snappy", feature = "lz4", feature = "zstd")))]
+            _ => return Err(UnsupportedCodec::Feature { codec }),
+        };
+        Ok(Self { codec, encoder })
     }
 
     /// The codec.
@@ -150,22 +246,38 @@ impl Compressor {
     /// Compresses `input` into `out[at..]`, which is made long enough, and returns the bytes written; `None` if they would not be
     /// fewer than those of `input`.
     #[cfg_attr(
-        not(feature = "lz4"),
-        expect(unused_variables, clippy::ptr_arg, reason = "without a codec there is nothing to do")
+        not(any(feature = "gzip", feature = "snappy", feature = "lz4", feature = "zstd")),
+        expect(unreachable_code, unused_variables, reason = "without a codec there is nothing to do")
     )]
     pub(super) fn compress(&mut self, input: &[u8], at: usize, out: &mut Vec<u8>) -> Option<usize> {
-        match self.codec {
+        let room = match &self.encoder {
+            Encoder::None => 0,
+            #[cfg(feature = "snappy")]
+            Encoder::Snappy(_) => snappy::worst_case(input.len()),
             #[cfg(feature = "lz4")]
-            Compression::Lz4 => {
-                let worst = at + lz4::worst_case(input.len());
-                if out.len() < worst {
-                    out.resize(worst, 0);
-                }
-                let written = self.lz4.compress(input, &mut out[at..])?;
-                (written < input.len()).then_some(written)
-            }
-            _ => None,
+            Encoder::Lz4(_) => lz4::worst_case(input.len()),
+            #[cfg(feature = "gzip")]
+            Encoder::Gzip(_) => gzip::worst_case(input.len()),
+            // Copied from a buffer of its own, if it is shorter.
+            #[cfg(feature = "zstd")]
+            Encoder::Zstd(_) => input.len(),
+        };
+        if out.len() < at + room {
+            out.resize(at + room, 0);
         }
+        let out = &mut out[at..];
+        let written: usize = match &mut self.encoder {
+            Encoder::None => return None,
+            #[cfg(feature = "gzip")]
+            Encoder::Gzip(encoder) => encoder.compress(input, out)?,
+            #[cfg(feature = "snappy")]
+            Encoder::Snappy(encoder) => encoder.compress(input, out)?,
+            #[cfg(feature = "lz4")]
+            Encoder::Lz4(encoder) => encoder.compress(input, out)?,
+            #[cfg(feature = "zstd")]
+            Encoder::Zstd(encoder) => encoder.compress(input, out)?,
+        };
+        (written < input.len()).then_some(written)
     }
 }
 
@@ -175,86 +287,9 @@ impl fmt::Debug for Compressor {
     }
 }
 
-/// The buffer that batches are decompressed into.
-///
-/// It is counted: a batch that is opened shares it, and when that batch and everything sliced out of it are gone, the next batch gets
-/// the same memory, still warm and still initialised (no allocation, no zeroing). While somebody keeps a slice, the next batch
-/// gets memory of its own and the old one is [pinned](Self::pinned).
-#[derive(Debug, Default)]
-pub struct Scratch {
-    /// The whole buffer, initialised to its end.
-    ///
-    /// It is made through `BytesMut::split_off`, whose counted form is kept when bytes are frozen and taken back; then
-    /// `try_into_mut` neither allocates nor copies. A test holds that.
-    whole: Bytes,
-    pinned: u64,
-}
-
-impl Scratch {
-    /// An empty one; it grows with the batches it is used for.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Bytes of the buffer at present.
-    pub fn capacity(&self) -> usize {
-        self.whole.len()
-    }
-
-    /// How many bytes of former buffers were left to those who still held slices of them, in all.
-    pub fn pinned(&self) -> u64 {
-        self.pinned
-    }
-
-    /// Runs `fill` on a growable buffer and shares what it wrote.
-    #[cfg(feature = "lz4")]
-    fn share(
-        &mut self,
-        fill: impl FnOnce(&mut lz4::Output<'_>) -> Result<usize, BatchError>,
-        limit: usize,
-    ) -> Result<Bytes, BatchError> {
-        let mut buf = match std::mem::take(&mut self.whole).try_into_mut() {
-            Ok(buf) => buf,
-            Err(kept) => {
-                self.pinned += kept.len() as u64;
-                BytesMut::new()
-            }
-        };
-        let result = fill(&mut lz4::Output::new(&mut buf, limit));
-        self.whole = counted(buf);
-        Ok(self.whole.slice(..result?))
-    }
-}
-
-/// Freezes a buffer so that it can be taken back without an allocation.
-#[cfg(feature = "lz4")]
-fn counted(mut buf: BytesMut) -> Bytes {
-    // Splitting off the empty tail makes the buffer counted, if it is not yet; the tail is dropped at once.
-    drop(buf.split_off(buf.len()));
-    buf.freeze()
-}
-
-/// Decompresses the records of a batch.
-#[cfg_attr(not(feature = "lz4"), expect(unused_variables, reason = "without a codec there is nothing to do"))]
-pub(super) fn decompress(
-    codec: Compression,
-    base_offset: i64,
-    input: &[u8],
-    scratch: &mut Scratch,
-    limit: usize,
-) -> Result<Bytes, BatchError> {
-    codec.supported()?;
-    match codec {
-        #[cfg(feature = "lz4")]
-        Compression::Lz4 => scratch.share(
-            |out| {
-                lz4::decompress(input, out).map_err(|error| match error {
-                    lz4::Error::TooLarge => BatchError::TooLarge { base_offset, limit },
-                    lz4::Error::Broken(reason) => BatchError::Decompress { codec: codec.name(), base_offset, reason },
-                })
-            },
-            limit,
-        ),
-        _ => Err(UnsupportedCodec::NotYet { codec }.into()),
-    }
-}
+/// zlib's own default, and so Java's.
+#[cfg(feature = "gzip")]
+const DEFAULT_GZIP: i32 = 6;
+/// Twice as fast as level 3, Java's default, and on Kafka's usual batches it compresses no worse (ARCHITECTURE.md).
+#[cfg(feature = "zstd")]
+const DEFAULT_ZSTD: i32 = 1;

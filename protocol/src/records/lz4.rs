@@ -10,15 +10,9 @@
 //! The frame is our own code because that of `lz4_flex` allocates per batch and copies once more on the way in and out. Its xxHash
 //! checksums are skipped, not checked: the CRC32C of the batch covers the same bytes.
 
-use bytes::BytesMut;
 use lz4_flex::block;
 
-/// What is wrong with a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Error {
-    TooLarge,
-    Broken(&'static str),
-}
+use super::scratch::{Fault, Output};
 
 /// Hash tables that are used for every block: 8 KiB for blocks shorter than 64 KiB, 16 KiB for whole ones.
 #[derive(Default)]
@@ -62,59 +56,29 @@ impl Encoder {
     }
 }
 
-/// A growable, initialised buffer with an upper limit.
-pub(super) struct Output<'a> {
-    buf: &'a mut BytesMut,
-    limit: usize,
-}
-
-impl<'a> Output<'a> {
-    pub(super) fn new(buf: &'a mut BytesMut, limit: usize) -> Self {
-        Self { buf, limit }
-    }
-
-    /// Makes the buffer at least `min(len, limit)` bytes long.
-    fn ensure(&mut self, len: usize) {
-        let len = len.min(self.limit);
-        if self.buf.len() < len {
-            self.buf.resize(len, 0);
-        }
-    }
-}
-
-/// Decompresses all frames of `input` and returns the bytes written.
-pub(super) fn decompress(input: &[u8], out: &mut Output<'_>) -> Result<usize, Error> {
-    let mut rest = input;
-    let mut written = 0;
-    loop {
-        written = decompress_frame(&mut rest, out, written)?;
-        if rest.is_empty() {
-            return Ok(written);
-        }
-    }
-}
-
-fn decompress_frame(rest: &mut &[u8], out: &mut Output<'_>, frame_start: usize) -> Result<usize, Error> {
+/// Decompresses the frame that `input` begins with and returns the bytes written. What stands behind it is ignored, as Java does.
+pub(super) fn decompress(input: &[u8], out: &mut Output<'_>) -> Result<usize, Fault> {
+    let rest = &mut &*input;
     let [magic @ .., flags, block_size] = take::<6>(rest)?;
     if magic != FRAME_HEADER[..4] {
-        return Err(Error::Broken("it does not begin like an LZ4 frame"));
+        return Err(Fault::Broken("it does not begin like an LZ4 frame"));
     }
     if flags >> 6 != 1 {
-        return Err(Error::Broken("the LZ4 frame has an unknown version"));
+        return Err(Fault::Broken("the LZ4 frame has an unknown version"));
     }
     let max_block = match block_size >> 4 & 7 {
         code @ 4..=7 => 1usize << (8 + 2 * code),
-        _ => return Err(Error::Broken("the LZ4 frame has an unknown block size")),
+        _ => return Err(Fault::Broken("the LZ4 frame has an unknown block size")),
     };
     if flags & CONTENT_SIZE != 0 {
         take::<8>(rest)?;
     }
     if flags & DICTIONARY != 0 {
-        return Err(Error::Broken("the LZ4 frame needs a dictionary"));
+        return Err(Fault::Broken("the LZ4 frame needs a dictionary"));
     }
     take::<1>(rest)?;
 
-    let mut at = frame_start;
+    let mut at = 0;
     loop {
         let header = u32::from_le_bytes(take::<4>(rest)?);
         if header == 0 {
@@ -128,23 +92,23 @@ fn decompress_frame(rest: &mut &[u8], out: &mut Output<'_>, frame_start: usize) 
         }
         at = if header & STORED != 0 {
             if len > max_block {
-                return Err(Error::Broken("an LZ4 block is longer than its frame allows"));
+                return Err(Fault::Broken("an LZ4 block is longer than its frame allows"));
             }
             let end = at + len;
-            if end > out.limit {
-                return Err(Error::TooLarge);
+            if end > out.limit() {
+                return Err(Fault::TooLarge);
             }
             out.ensure(end);
-            out.buf[at..end].copy_from_slice(block);
+            out.rest(at)[..len].copy_from_slice(block);
             end
         } else {
             // A byte of LZ4 stands for 255 bytes at most: a short block cannot ask for the whole block size.
             let end = at + max_block.min(len.saturating_mul(255).saturating_add(64));
             out.ensure(end);
-            let end = end.min(out.limit).max(at);
-            let (done, free) = out.buf[..end].split_at_mut(at);
+            let end = end.min(out.limit()).max(at);
+            let (done, free) = out.split(at, end);
             let linked = flags & INDEPENDENT == 0;
-            let window = if linked { frame_start.max(at.saturating_sub(WINDOW_BYTES)) } else { at };
+            let window = if linked { at.saturating_sub(WINDOW_BYTES) } else { at };
             let result = if linked {
                 block::decompress_into_with_dict(block, free, &done[window..])
             } else {
@@ -152,8 +116,10 @@ fn decompress_frame(rest: &mut &[u8], out: &mut Output<'_>, frame_start: usize) 
             };
             match result {
                 Ok(written) => at + written,
-                Err(block::DecompressError::OutputTooSmall { .. }) if end == out.limit => return Err(Error::TooLarge),
-                Err(_) => return Err(Error::Broken("an LZ4 block is broken")),
+                Err(block::DecompressError::OutputTooSmall { .. }) if end == out.limit() => {
+                    return Err(Fault::TooLarge);
+                }
+                Err(_) => return Err(Fault::Broken("an LZ4 block is broken")),
             }
         };
     }
@@ -163,13 +129,13 @@ fn decompress_frame(rest: &mut &[u8], out: &mut Output<'_>, frame_start: usize) 
     Ok(at)
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Error> {
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Fault> {
     let (bytes, after) = rest.split_first_chunk::<N>().ok_or(CUT)?;
     *rest = after;
     Ok(*bytes)
 }
 
-const CUT: Error = Error::Broken("the LZ4 frame is cut off");
+const CUT: Fault = Fault::Broken("the LZ4 frame is cut off");
 
 const FRAME_HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
 const BLOCK_BYTES: usize = 64 * 1024;

@@ -36,29 +36,37 @@
 //! # The journey of a batch
 //! [`BatchBuilder::append`] writes each record once, into the buffer that goes to the socket (`builder.rs`); [`BatchBuilder::seal`]
 //! completes the header (`sealed.rs`); [`SealedBatch::compress`] is a step of its own, because it may run elsewhere (`compression.rs`,
-//! `lz4.rs`); [`SealedBatch::stamp`] writes producer id, epoch, sequence and checksum, again for a retry under a new epoch;
+//! and a file per codec: `gzip.rs`, `snappy.rs`, `lz4.rs`, `zstd.rs`); [`SealedBatch::stamp`] writes producer id, epoch, sequence and checksum, again for a retry under a new epoch;
 //! [`SealedBatch::freeze`] shares the bytes with the connection and gets the buffer back afterwards.
 //!
 //! On the way in, [`split_batch`] cuts a buffer into [`RawBatch`]es by their headers alone (`raw.rs`); the reader's thread checks the
-//! CRC, [opens](RawBatch::open) one batch at a time, and walks its records as views (`reader.rs`). Nothing is allocated for a record.
+//! CRC, [opens](RawBatch::open) one batch at a time (decompressing it into what `scratch.rs` keeps), and walks its records as views (`reader.rs`). Nothing is allocated for a record.
 //!
 //! Older formats (magic 0 and 1) are refused with a sentence: brokers since 4.0 neither store nor send them.
 
 mod builder;
 mod compression;
 mod error;
+#[cfg(feature = "gzip")]
+mod gzip;
 #[cfg(feature = "lz4")]
 mod lz4;
 mod raw;
 mod reader;
+mod scratch;
 mod sealed;
+#[cfg(feature = "snappy")]
+mod snappy;
 mod varint;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 pub use builder::{BatchBuilder, NoRoom};
-pub use compression::{Compression, Compressor, Scratch, UnsupportedCodec};
+pub use compression::{Compression, Compressor, LevelError, UnsupportedCodec};
 pub use error::BatchError;
 pub use raw::{RawBatch, split_batch};
 pub use reader::{Batch, Control, Cursor, Header, Headers, HeadersIter, Place, RecordView};
+pub use scratch::Scratch;
 pub use sealed::{FrozenBatch, ProducerStamp, SealedBatch};
 
 pub(crate) use raw::{Announced, announced};

@@ -4,9 +4,10 @@ use std::fmt;
 
 use bytes::{Buf, Bytes};
 
-use super::compression::{self, Compression, Scratch, UnsupportedCodec};
+use super::compression::{Compression, UnsupportedCodec};
 use super::error::BatchError;
 use super::reader::Batch;
+use super::scratch::Scratch;
 use super::{Hidden, at, attributes, crc32c};
 
 /// An undecoded batch: one counted slice of the bytes that came from the broker.
@@ -203,7 +204,7 @@ impl RawBatch {
         } else {
             // Places in a batch are 32-bit numbers.
             let limit = limit.min(u32::MAX as usize);
-            compression::decompress(codec, self.base_offset(), &records, scratch, limit)?
+            scratch.decompress(codec, self.base_offset(), &records, limit)?
         };
         Batch::new(&self, records)
     }

@@ -10,19 +10,18 @@
 //! 27 base timestamp i64 | 35 max timestamp i64 | 43 producer id i64 | 51 epoch i16 | 53 base sequence i32 | 57 count i32 | 61 records
 //! ```
 
-use std::io::Read;
+use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 use milena_protocol::ErrorCode;
+
+use super::unpack;
 
 /// Bytes of a batch before its first record.
 pub(crate) const HEADER_BYTES: usize = 61;
 
 /// Bytes that are outside the announced length: base offset and the length itself.
 const LENGTH_OVERHEAD: usize = 12;
-
-/// No batch of a test unpacks to more: a decompression bomb ends here.
-const MAX_UNCOMPRESSED: u64 = 256 << 20;
 
 const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
@@ -249,12 +248,15 @@ fn validate_records(
     oddities: &mut Vec<String>,
 ) -> Result<i64, Refusal> {
     let compressed = header.attributes & COMPRESSION_MASK != 0;
-    let records = records_of(bytes, header)?;
+    let (records, broken) = records_of(bytes, header)?;
     let mut walk = Walk(&records);
     let mut max_timestamp = i64::MIN;
     let (mut keyless, mut untimely) = (Vec::new(), Vec::new());
     for index in 0..header.count {
         let Some(record) = walk.record() else {
+            if let Some(broken) = broken {
+                return Err(broken);
+            }
             return Err(Refusal::invalid(format!("record {index} of {} is cut off or malformed", header.count)));
         };
         if record.offset_delta != index {
@@ -277,6 +279,9 @@ fn validate_records(
     if !walk.0.is_empty() {
         return Err(Refusal::invalid(format!("{} bytes stand behind the batch's last record", walk.0.len())));
     }
+    if let Some(broken) = broken {
+        return Err(broken);
+    }
     if !keyless.is_empty() {
         keyless.append(&mut untimely);
         keyless.sort_unstable();
@@ -292,33 +297,32 @@ fn validate_records(
     Ok(max_timestamp)
 }
 
-/// The uncompressed records of a batch.
-fn records_of<'a>(bytes: &'a [u8], header: &BatchHeader) -> Result<std::borrow::Cow<'a, [u8]>, Refusal> {
+/// The uncompressed records of a batch, and the refusal that is due if something is missing or left over behind them.
+type Records<'a> = (Cow<'a, [u8]>, Option<Refusal>);
+
+fn records_of<'a>(bytes: &'a [u8], header: &BatchHeader) -> Result<Records<'a>, Refusal> {
     let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
-    match header.attributes & COMPRESSION_MASK {
-        0 => Ok(body.into()),
-        3 => {
-            let mut records = Vec::new();
-            let read = lz4_flex::frame::FrameDecoder::new(body).take(MAX_UNCOMPRESSED + 1).read_to_end(&mut records);
-            match read {
-                Ok(_) if records.len() as u64 > MAX_UNCOMPRESSED => Err(Refusal::by_log(
-                    ErrorCode::MESSAGE_TOO_LARGE,
-                    format!("the batch unpacks to more than {MAX_UNCOMPRESSED} bytes"),
-                )),
-                Ok(_) => Ok(records.into()),
-                // Kafka does not expect that of a batch with a good CRC.
-                Err(e) => Err(Refusal::by_log(
-                    ErrorCode::UNKNOWN_SERVER_ERROR,
-                    format!("the lz4 frame cannot be unpacked: {e}"),
-                )),
-            }
+    let unpacked = match header.attributes & COMPRESSION_MASK {
+        0 => return Ok((body.into(), None)),
+        1 => unpack::gzip(body),
+        2 => unpack::snappy(body),
+        3 => unpack::lz4(body),
+        4 => unpack::zstd(body),
+        codec => {
+            let message = format!("codec {codec} is none of Kafka's");
+            return Err(Refusal::by_log(ErrorCode::UNKNOWN_SERVER_ERROR, message));
         }
-        codec @ (1 | 2 | 4) => Err(Refusal::by_log(
-            ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
-            format!("the test kit does not unpack codec {codec}: it knows none (0) and lz4 (3)"),
-        )),
-        codec => Err(Refusal::by_log(ErrorCode::UNKNOWN_SERVER_ERROR, format!("codec {codec} is none of Kafka's"))),
+    };
+    if unpacked.records.len() as u64 > unpack::MOST {
+        let message = format!("the batch unpacks to more than {} bytes", unpack::MOST);
+        return Err(Refusal::by_log(ErrorCode::MESSAGE_TOO_LARGE, message));
     }
+    // Kafka does not expect that of a batch with a good CRC.
+    let broken = unpacked.broken.map(|e| {
+        let message = format!("the records cannot be unpacked: {e}");
+        Refusal::by_log(ErrorCode::UNKNOWN_SERVER_ERROR, message)
+    });
+    Ok((unpacked.records.into(), broken))
 }
 
 /// A validated batch as it is stored: offsets and leader epoch stamped in, and the broker's time if the topic wants that.
@@ -347,8 +351,8 @@ pub(crate) fn stamp(valid: &Valid<'_>, base_offset: i64, leader_epoch: i32, log_
 pub(crate) fn decode(bytes: &Bytes) -> Vec<StoredRecord> {
     let Some(header) = BatchHeader::read(bytes) else { return Vec::new() };
     let records = match records_of(bytes, &header) {
-        Ok(std::borrow::Cow::Borrowed(_)) => bytes.slice(HEADER_BYTES..),
-        Ok(std::borrow::Cow::Owned(unpacked)) => Bytes::from(unpacked),
+        Ok((Cow::Borrowed(_), _)) => bytes.slice(HEADER_BYTES..),
+        Ok((Cow::Owned(unpacked), _)) => Bytes::from(unpacked),
         Err(_) => return Vec::new(),
     };
     let mut walk = Walk(&records);

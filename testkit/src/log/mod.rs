@@ -6,6 +6,7 @@ pub(crate) mod batch;
 pub(crate) mod marker;
 mod producers;
 mod transactions;
+mod unpack;
 
 use bytes::{Bytes, BytesMut};
 

@@ -159,6 +159,12 @@ impl TestBatch {
 
     /// Record `n` is `n` milliseconds younger than the first.
     pub(crate) fn bytes(&self) -> Bytes {
+        let records = self.records();
+        self.with_records(&compress(self.attributes & 7, &records))
+    }
+
+    /// The records, not compressed.
+    pub(crate) fn records(&self) -> Vec<u8> {
         let mut records = Vec::new();
         for (delta, (key, value)) in self.records.iter().enumerate() {
             let mut body = vec![0];
@@ -177,12 +183,11 @@ impl TestBatch {
             varint(&mut records, body.len() as i64);
             records.extend_from_slice(&body);
         }
-        if self.attributes & 7 == 3 {
-            use std::io::Write;
-            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
-            encoder.write_all(&records).unwrap();
-            records = encoder.finish().unwrap();
-        }
+        records
+    }
+
+    /// The batch with these bytes for its records.
+    pub(crate) fn with_records(&self, records: &[u8]) -> Bytes {
         let last = self.records.len() as i32 - 1;
         let mut batch = Vec::new();
         batch.extend_from_slice(&0i64.to_be_bytes());
@@ -198,9 +203,36 @@ impl TestBatch {
         batch.extend_from_slice(&self.producer.1.to_be_bytes());
         batch.extend_from_slice(&self.producer.2.to_be_bytes());
         batch.extend_from_slice(&(last + 1).to_be_bytes());
-        batch.extend_from_slice(&records);
+        batch.extend_from_slice(records);
         sign(&mut batch);
         batch.into()
+    }
+}
+
+/// Compresses with one of Kafka's codecs, by the number it has in the attributes.
+pub(crate) fn compress(codec: i16, records: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    match codec {
+        1 => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(records).unwrap();
+            encoder.finish().unwrap()
+        }
+        2 => {
+            let block = snap::raw::Encoder::new().compress_vec(records).unwrap();
+            let size = (block.len() as u32).to_be_bytes();
+            [b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01", &size[..], &block].concat()
+        }
+        3 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            encoder.write_all(records).unwrap();
+            encoder.finish().unwrap()
+        }
+        4 => structured_zstd::encoding::compress_slice_to_vec(
+            records,
+            structured_zstd::encoding::CompressionLevel::Fastest,
+        ),
+        _ => records.to_vec(),
     }
 }
 
