@@ -12,7 +12,7 @@ pub use milena_client::{
 pub use milena_client::{Deserializer, SerializeError, Serializer, serde};
 pub use milena_consumer::{
     Assignment, Assignments, Assignor, AssignorError, Consumer, ConsumerBuilder, ConsumerHandle, ConsumerRecord,
-    CooperativeSticky, GroupMetadata, Headers, ListenerFuture, Member, OffsetAndMetadata, OffsetReset,
+    CooperativeSticky, GroupMetadata, Headers, IsolationLevel, ListenerFuture, Member, OffsetAndMetadata, OffsetReset,
     PartitionConsumer, PartitionConsumerBuilder, PartitionRecords, PartitionState, RebalanceListener,
     RebalanceProtocol, RecordRef, Records, RecordsIter, StartAt, Subscription, TopicSizes,
 };

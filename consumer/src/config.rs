@@ -38,6 +38,17 @@ impl OffsetReset {
     }
 }
 
+/// Which records of transactions are read (`isolation.level`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum IsolationLevel {
+    /// All that is written, also what is aborted later.
+    #[default]
+    ReadUncommitted,
+    /// Only what is committed. Reading stops in front of the first open transaction of a partition, until it is decided.
+    ReadCommitted,
+}
+
 /// Settings of reading, the same for both kinds of consumers.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -50,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) check_crcs: bool,
     pub(crate) max_batch_bytes: usize,
     pub(crate) reset: OffsetReset,
+    pub(crate) isolation: IsolationLevel,
 }
 
 impl Default for Config {
@@ -64,6 +76,7 @@ impl Default for Config {
             check_crcs: true,
             max_batch_bytes: 256 << 20,
             reset: OffsetReset::Latest,
+            isolation: IsolationLevel::ReadUncommitted,
         }
     }
 }
@@ -127,6 +140,13 @@ macro_rules! fetch_settings {
             /// [`OffsetReset::Latest`](crate::OffsetReset::Latest), as in Java.
             pub fn offset_reset(mut self, reset: crate::OffsetReset) -> Self {
                 self.config.reset = reset;
+                self
+            }
+
+            /// Which records of transactions are read (`isolation.level`). Default:
+            /// [`IsolationLevel::ReadUncommitted`](crate::IsolationLevel::ReadUncommitted), as in Java: all of them.
+            pub fn isolation_level(mut self, level: crate::IsolationLevel) -> Self {
+                self.config.isolation = level;
                 self
             }
         }

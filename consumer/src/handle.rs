@@ -10,7 +10,7 @@ use crate::driver::group::Command;
 use crate::partitions::PartitionState;
 use crate::reader::closed;
 use crate::shared::Shared;
-use crate::{Records, StartAt};
+use crate::{IsolationLevel, Records, StartAt};
 
 /// Pauses, seeks, acknowledges and commits for a [`Consumer`](crate::Consumer) while it reads. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,10 +35,15 @@ impl ConsumerHandle {
         self.state(partition)?.position
     }
 
-    /// Records between the position and the end of the log as the last answer told it; `None` before the first answer.
+    /// Records between the position and the end of the log as the last answer told it; `None` before the first answer. For a reader
+    /// of committed records the log ends at the last stable offset.
     pub fn lag(&self, partition: &TopicPartition) -> Option<u64> {
         let state = self.state(partition)?;
-        Some(u64::try_from(state.high_watermark? - state.position?).unwrap_or(0))
+        let end = match self.shared.config.isolation {
+            IsolationLevel::ReadUncommitted => state.high_watermark?,
+            IsolationLevel::ReadCommitted => state.last_stable_offset?,
+        };
+        Some(u64::try_from(end - state.position?).unwrap_or(0))
     }
 
     /// Hands out nothing of these partitions until [`resume`](Self::resume). What is fetched is kept.

@@ -9,13 +9,14 @@
 //!    broker.
 //! 3. A fetch loop (`driver/fetch_loop.rs`) reserves bytes of the budget (`fetch/budget.rs`), asks for all its partitions at once in a
 //!    fetch session (`fetch/session.rs`), and hands over batches as they arrive, undecoded, to the table of partitions
-//!    (`partitions.rs`), which knows whether they are still wanted.
+//!    (`partitions.rs`), which knows whether they are still wanted. For a reader of committed records, batches of aborted
+//!    transactions end here (`fetch/aborted.rs`).
 //! 4. The reader (`reader.rs`), in the user's own task, takes batches in turn, checks, decompresses and decodes them, and lends
 //!    [`RecordRef`]s or gives [`Records`] (`records.rs`).
 //! 5. What is acknowledged moves the partition's frontier (`acks.rs`); frontiers go through the commit queue (`commits.rs`) to the
 //!    coordinator: from time to time, before a partition goes to another member, and when the consumer is closed.
 //!
-//! Not here yet: `read_committed`, validation of leader epochs (KIP-320), fetching from followers (KIP-392), racks in the assignor
+//! Not here yet: validation of leader epochs (KIP-320), fetching from followers (KIP-392), racks in the assignor
 //! (KIP-881), the group protocol of KIP-848, subscription by pattern.
 
 mod acks;
@@ -37,7 +38,7 @@ mod records;
 mod shared;
 
 pub use assignor::{Assignments, Assignor, AssignorError, CooperativeSticky, Member, RebalanceProtocol, TopicSizes};
-pub use config::{OffsetReset, StartAt};
+pub use config::{IsolationLevel, OffsetReset, StartAt};
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use group::{Assignment, MalformedBlob, Subscription};
 pub use handle::ConsumerHandle;

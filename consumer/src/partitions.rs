@@ -21,10 +21,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::StartAt;
 use crate::acks::{Acks, RunId};
 use crate::fetch::session::Asked;
 use crate::records::{Held, OpenBatch, Origin};
+use crate::{IsolationLevel, StartAt};
 
 /// A partition's place in the table. A partition keeps it for the consumer's life.
 pub(crate) type SlotId = u32;
@@ -34,6 +34,8 @@ pub(crate) type SlotId = u32;
 pub(crate) enum Queued {
     /// As it was fetched.
     Raw(RawBatch),
+    /// Nothing for the user up to this offset: what was there belongs to an aborted transaction.
+    Hole(i64),
     /// Begun, and put back by a pause; with the offset that comes next.
     Begun(Held, i64),
 }
@@ -42,6 +44,7 @@ impl Queued {
     fn bytes(&self) -> i64 {
         match self {
             Self::Raw(raw) => raw.len() as i64,
+            Self::Hole(_) => 0,
             Self::Begun(held, _) => held.bytes,
         }
     }
@@ -111,14 +114,22 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// The offset behind the last record that a reader of this isolation level can see.
+    fn end(&self, isolation: IsolationLevel) -> Option<i64> {
+        match isolation {
+            IsolationLevel::ReadUncommitted => self.high_watermark,
+            IsolationLevel::ReadCommitted => self.last_stable,
+        }
+    }
+
     /// Whether the user wants what the broker has.
     fn is_wanted(&self) -> bool {
         self.tenure == Tenure::Assigned && !self.paused && self.stand == Stand::Fetching
     }
 
-    fn show_lag(&self) {
-        if let Some(high) = self.high_watermark {
-            self.lag.set((high - self.position).max(0));
+    fn show_lag(&self, isolation: IsolationLevel) {
+        if let Some(end) = self.end(isolation) {
+            self.lag.set((end - self.position).max(0));
         }
     }
 
@@ -198,6 +209,7 @@ pub(crate) struct Partitions {
     closed: Option<Option<Error>>,
     /// Above this many queued bytes a partition is not asked for more.
     most_queued: i64,
+    isolation: IsolationLevel,
     /// Whether somebody commits: only then it matters what is done.
     tracks_acks: bool,
     /// Bytes of queued batches that were dropped and that their budget must get back.
@@ -206,7 +218,7 @@ pub(crate) struct Partitions {
 }
 
 impl Partitions {
-    pub(crate) fn new(most_queued: usize, tracks_acks: bool, signals: Arc<Signals>) -> Self {
+    pub(crate) fn new(most_queued: usize, tracks_acks: bool, isolation: IsolationLevel, signals: Arc<Signals>) -> Self {
         Self {
             slots: Vec::new(),
             by_name: BTreeMap::new(),
@@ -218,6 +230,7 @@ impl Partitions {
             errors: VecDeque::new(),
             closed: None,
             most_queued: most_queued as i64,
+            isolation,
             tracks_acks,
             dropped: 0,
             signals,
@@ -534,20 +547,33 @@ impl Partitions {
             slot.high_watermark = known(marks.high);
             slot.last_stable = known(marks.last_stable);
             slot.log_start = known(marks.log_start);
-            slot.show_lag();
+            slot.show_lag(self.isolation);
         }
     }
 
     /// Queues a fetched batch. False if nobody wants it any more; its bytes are then the caller's to free.
     pub(crate) fn queue(&mut self, id: SlotId, generation: u32, raw: RawBatch) -> bool {
+        self.queue_to(id, generation, raw.next_offset(), Queued::Raw(raw))
+    }
+
+    /// Queues that there is nothing for the user up to `to`.
+    pub(crate) fn queue_hole(&mut self, id: SlotId, generation: u32, to: i64) {
+        self.queue_to(id, generation, to, Queued::Hole(to));
+    }
+
+    fn queue_to(&mut self, id: SlotId, generation: u32, next_offset: i64, queued: Queued) -> bool {
         let slot = &mut self.slots[id as usize];
         // A batch that holds nothing from the asked offset on comes when another broker's answer was faster.
-        if slot.generation != generation || slot.stand != Stand::Fetching || raw.next_offset() <= slot.fetch_offset {
+        if slot.generation != generation || slot.stand != Stand::Fetching || next_offset <= slot.fetch_offset {
             return false;
         }
-        slot.fetch_offset = raw.next_offset();
-        slot.queued_bytes += raw.len() as i64;
-        slot.queue.push_back(Queued::Raw(raw));
+        slot.fetch_offset = next_offset;
+        slot.queued_bytes += queued.bytes();
+        match (slot.queue.back_mut(), queued) {
+            // However much was aborted, it is one entry.
+            (Some(Queued::Hole(to)), Queued::Hole(further)) => *to = further,
+            (_, queued) => slot.queue.push_back(queued),
+        }
         if !slot.is_ready {
             slot.is_ready = true;
             self.ready.push_back(id);
@@ -640,7 +666,7 @@ impl Partitions {
         let run = self.next_run;
         self.next_run += 1;
         slot.position = to;
-        slot.show_lag();
+        slot.show_lag(self.isolation);
         if !self.tracks_acks {
             return Some(run);
         }
@@ -659,7 +685,7 @@ impl Partitions {
         if slot.generation == generation {
             slot.position = slot.position.max(to);
             slot.acks.skip(to);
-            slot.show_lag();
+            slot.show_lag(self.isolation);
         }
     }
 

@@ -331,6 +331,10 @@ impl Reader {
                 self.next = next;
                 return Ok(true);
             }
+            Queued::Hole(to) => {
+                self.shared.partitions().skip(taken.slot, taken.generation, to);
+                return Ok(false);
+            }
         };
         let (bytes, to) = (raw.len() as i64, raw.next_offset());
         if raw.is_control() {

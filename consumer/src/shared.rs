@@ -45,7 +45,8 @@ pub(crate) struct Counters {
 impl Shared {
     pub(crate) fn new(config: Config, link: Link, group: Option<mpsc::UnboundedSender<Command>>) -> Self {
         let signals = Arc::new(Signals::default());
-        let partitions = Partitions::new(config.max_partition_bytes, group.is_some(), signals.clone());
+        let partitions =
+            Partitions::new(config.max_partition_bytes, group.is_some(), config.isolation, signals.clone());
         Self {
             partitions: Mutex::new(partitions),
             signals,

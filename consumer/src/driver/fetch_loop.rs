@@ -15,12 +15,14 @@ use milena_client::{Action, Backoff, Broker, Error, ErrorKind, Link, RefreshReas
 use milena_protocol::fetch::{
     self, Fetch, FetchEvent, FetchParser, FetchPartition, FetchTopic, FetchedPartition, ForgottenTopic,
 };
-use milena_protocol::records::RawBatch;
+use milena_protocol::records::{BatchError, RawBatch};
 use milena_protocol::{ApiKey, ErrorCode, TopicKey};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::IsolationLevel;
+use crate::fetch::aborted::Aborted;
 use crate::fetch::budget::Reservation;
 use crate::fetch::session::{Asked, Session};
 use crate::partitions::{SlotId, Wanted, Watermarks};
@@ -104,8 +106,10 @@ struct Response {
     index: BTreeMap<TopicKey, BTreeMap<i32, (SlotId, u32, Asked)>>,
     /// The partition whose batches come.
     current: Option<(SlotId, u32)>,
+    /// Which batches of that partition are not for a reader of committed records.
+    aborted: Aborted,
     /// What was parsed and not handed over.
-    arrived: Vec<(SlotId, u32, RawBatch)>,
+    arrived: Vec<(SlotId, u32, Arrived)>,
     batches: usize,
     hints: Vec<(TopicPartition, i32, i32)>,
     /// An error was told; metadata may be old.
@@ -113,10 +117,21 @@ struct Response {
     throttle: Duration,
 }
 
+/// A piece of a partition.
+enum Arrived {
+    Batch(RawBatch),
+    /// Nothing for the user up to this offset; the bytes are not kept.
+    Hole(i64),
+}
+
 impl Drop for Response {
     fn drop(&mut self) {
         // The loop was ended in the middle: what had arrived was the queue's already, and never got there.
-        let bytes: i64 = self.arrived.iter().map(|(_, _, batch)| batch.len() as i64).sum();
+        let bytes = |arrived: &Arrived| match arrived {
+            Arrived::Batch(batch) => batch.len() as i64,
+            Arrived::Hole(_) => 0,
+        };
+        let bytes: i64 = self.arrived.iter().map(|(_, _, arrived)| bytes(arrived)).sum();
         if bytes > 0 {
             self.shared.budget.free(bytes);
             self.shared.metrics.stale_bytes.add(bytes as u64);
@@ -231,7 +246,7 @@ impl Fetcher {
             max_wait_ms: i32::try_from(max_wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX),
             min_bytes: config.min_bytes,
             max_bytes: i32::try_from(max_bytes).unwrap_or(i32::MAX),
-            read_committed: false,
+            read_committed: config.isolation == IsolationLevel::ReadCommitted,
             session_id: request.id,
             session_epoch: request.epoch,
             topics: &topics,
@@ -253,6 +268,7 @@ impl Fetcher {
             version,
             index,
             current: None,
+            aborted: Aborted::default(),
             arrived: Vec::new(),
             batches: 0,
             hints: Vec::new(),
@@ -340,7 +356,7 @@ impl Fetcher {
                     self.shared.metrics.fetched_bytes.add(batch.len() as u64);
                     response.batches += 1;
                     match response.current {
-                        Some((slot, generation)) => response.arrived.push((slot, generation, batch)),
+                        Some((slot, generation)) => self.on_batch(slot, generation, batch, response),
                         None => self.drop_batch(&batch),
                     }
                 }
@@ -358,13 +374,7 @@ impl Fetcher {
                 }
                 FetchEvent::BadBatch(error) => {
                     if let Some((slot, generation)) = response.current {
-                        // Sound batches before it are handed over first.
-                        self.hand_over(response);
-                        let mut partitions = self.shared.partitions();
-                        let error = batch_error_at(partitions.tp(slot).clone(), partitions.fetch_offset(slot), error);
-                        let waker = partitions.stick_behind(slot, generation, error);
-                        drop(partitions);
-                        waker.into_iter().for_each(std::task::Waker::wake);
+                        self.on_bad_batch(slot, generation, error, response);
                     }
                 }
                 FetchEvent::End(end) => {
@@ -387,6 +397,32 @@ impl Fetcher {
         Ok(())
     }
 
+    fn on_batch(&mut self, slot: SlotId, generation: u32, batch: RawBatch, response: &mut Response) {
+        match response.aborted.hides(&batch) {
+            Ok(false) => response.arrived.push((slot, generation, Arrived::Batch(batch))),
+            Ok(true) => {
+                self.shared.budget.free(batch.len() as i64);
+                response.arrived.push((slot, generation, Arrived::Hole(batch.next_offset())));
+            }
+            Err(error) => {
+                self.shared.budget.free(batch.len() as i64);
+                self.on_bad_batch(slot, generation, error, response);
+                // What follows might belong to a transaction whose end could not be read.
+                response.current = None;
+            }
+        }
+    }
+
+    fn on_bad_batch(&mut self, slot: SlotId, generation: u32, error: BatchError, response: &mut Response) {
+        // Sound batches before it are handed over first.
+        self.hand_over(response);
+        let mut partitions = self.shared.partitions();
+        let error = batch_error_at(partitions.tp(slot).clone(), partitions.fetch_offset(slot), error);
+        let waker = partitions.stick_behind(slot, generation, error);
+        drop(partitions);
+        waker.into_iter().for_each(std::task::Waker::wake);
+    }
+
     /// An error of the whole request: the session was reset, and the partitions are asked for again after a rest.
     fn on_head_error(&mut self, code: ErrorCode, response: &mut Response) {
         if code.is_none() {
@@ -407,7 +443,9 @@ impl Fetcher {
         }
     }
 
-    fn on_partition(&mut self, head: FetchedPartition, response: &mut Response) {
+    fn on_partition(&mut self, mut head: FetchedPartition, response: &mut Response) {
+        // Each answer names all aborted transactions that its records may hold pieces of.
+        response.aborted = Aborted::new(std::mem::take(&mut head.aborted), self.shared.config.check_crcs);
         let found = response.index.get(&head.topic).and_then(|topic| topic.get(&head.partition)).copied();
         response.current = found.map(|(slot, generation, _)| (slot, generation));
         let Some((slot, generation, asked)) = found else { return };
@@ -475,10 +513,15 @@ impl Fetcher {
         }
         let mut partitions = self.shared.partitions();
         let mut unwanted = 0;
-        for (slot, generation, batch) in response.arrived.drain(..) {
-            let bytes = batch.len() as i64;
-            if !partitions.queue(slot, generation, batch) {
-                unwanted += bytes;
+        for (slot, generation, arrived) in response.arrived.drain(..) {
+            match arrived {
+                Arrived::Batch(batch) => {
+                    let bytes = batch.len() as i64;
+                    if !partitions.queue(slot, generation, batch) {
+                        unwanted += bytes;
+                    }
+                }
+                Arrived::Hole(to) => partitions.queue_hole(slot, generation, to),
             }
         }
         let reader = partitions.take_reader();

@@ -13,7 +13,7 @@ use milena_protocol::messages::{
 };
 use milena_protocol::{ApiKey, ErrorCode, StrBytes};
 
-use crate::StartAt;
+use crate::{IsolationLevel, StartAt};
 
 /// `ListOffsets` names the ends of the log by these timestamps.
 const LATEST: i64 = -1;
@@ -53,6 +53,7 @@ fn timestamp(start: StartAt) -> i64 {
 pub(crate) async fn list(
     link: &Link,
     leader: i32,
+    isolation: IsolationLevel,
     partitions: Vec<(TopicPartition, (StartAt, i32))>,
 ) -> Result<Found<Option<i64>>, Error> {
     let topics = by_topic(partitions);
@@ -67,7 +68,14 @@ pub(crate) async fn list(
                 .with_name(TopicName(str_bytes(topic)))
                 .with_partitions(partitions.iter().map(partition).collect())
         };
-        ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.iter().map(topic).collect())
+        let request =
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.iter().map(topic).collect());
+        // For a reader of committed records the log ends at the last stable offset.
+        if version >= 2 && isolation == IsolationLevel::ReadCommitted {
+            request.with_isolation_level(1)
+        } else {
+            request
+        }
     };
     let response = link.send_versioned(Target::Broker(leader), Lane::Rest, link.request_timeout(), request).await?;
     let mut found = Vec::new();

@@ -164,13 +164,14 @@ impl Upkeep {
             });
         }
         for (leader, look_ups) in by_leader {
-            let link = self.link.clone();
+            let (link, isolation) = (self.link.clone(), self.shared.config.isolation);
             self.start(look_ups, move |asked| async move {
                 let partition = |look_up: &LookUp| match (&look_up.stand, look_up.leader) {
                     (Stand::AwaitReset(start), Some((_, epoch))) => Some((look_up.tp.clone(), (*start, epoch))),
                     _ => None,
                 };
-                let answer = offsets::list(&link, leader, asked.iter().filter_map(partition).collect()).await;
+                let answer =
+                    offsets::list(&link, leader, isolation, asked.iter().filter_map(partition).collect()).await;
                 (asked, answer)
             });
         }
