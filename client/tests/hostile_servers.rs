@@ -3,6 +3,10 @@
 #![expect(clippy::disallowed_methods, reason = "a test plays the server: it spawns, sleeps and reads the clock")]
 #![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
+#[path = "../../protocol/tests/support/alloc.rs"]
+#[expect(dead_code, reason = "the numbers of cases are for fuzzed frames")]
+mod alloc;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower::service_fn;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 /// A client whose every connection is answered by `serve`; the number of connections made so far comes with each.
 fn client_of<S, F>(serve: S) -> (ClientBuilder, Arc<AtomicUsize>)
@@ -55,7 +62,22 @@ where
     let (builder, _) = client_of(serve);
     let error = builder.connect_timeout(Duration::from_secs(7)).connect().await.unwrap_err();
     assert_eq!(started.elapsed().as_secs(), 7, "neither earlier nor later than asked");
+    println!("{error}");
+    assert!(error.to_string().contains("broker:9092"), "it names the address: {error}");
+    nothing_is_left().await;
     error
+}
+
+/// The client has gone, and with it its tasks; and each server, because its connection was closed.
+async fn nothing_is_left() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "a task is left");
+}
+
+/// Says nothing more, for as long as the client listens.
+async fn until_closed(mut stream: DuplexStream) {
+    let mut sink = [0; 1024];
+    while matches!(stream.read(&mut sink).await, Ok(1..)) {}
 }
 
 /// Reads one request frame; gives its API key, version and correlation id.
@@ -143,7 +165,7 @@ async fn a_frame_of_two_gibibytes_is_refused_before_anything_is_allocated() {
     let error = refused(|_, mut stream| async move {
         request(&mut stream).await;
         let _ = stream.write_all(&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]).await;
-        std::future::pending::<()>().await;
+        until_closed(stream).await;
     })
     .await;
     assert!(error.to_string().contains("a frame of 2147483647 bytes"), "{error}");
@@ -151,31 +173,145 @@ async fn a_frame_of_two_gibibytes_is_refused_before_anything_is_allocated() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_ends_at_the_set_up_time_out() {
-    let error = refused(|_, stream| async move {
-        let _stream = stream;
-        std::future::pending::<()>().await;
-    })
-    .await;
+    let error = refused(|_, stream| until_closed(stream)).await;
     assert!(error.to_string().contains("not ready after 2 s"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Connect);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_correlation_id_and_half_a_frame_are_said() {
+async fn a_wrong_correlation_id_is_said() {
     let error = refused(|_, mut stream| async move {
         let Some((_, version, id)) = request(&mut stream).await else { return };
         let _ = stream.write_all(&frame(id + 1, false, &versions(), version)).await;
-        std::future::pending::<()>().await;
+        until_closed(stream).await;
     })
     .await;
     assert!(error.to_string().contains("answered request 1 where 0 was due"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_ends_anywhere_is_a_lost_connection() {
+    let whole = frame(0, false, &versions(), 4).len();
+    for cut in 0..whole {
+        let error = refused(move |_, mut stream| async move {
+            let Some((_, version, id)) = request(&mut stream).await else { return };
+            let _ = stream.write_all(&frame(id, false, &versions(), version)[..cut]).await;
+        })
+        .await;
+        assert_eq!(error.kind(), ErrorKind::Disconnected, "cut after {cut} bytes: {error}");
+        assert!(error.to_string().contains("closed the connection: the broker may have stopped"), "{error}");
+    }
+    // And in the answer after the handshake.
     let error = refused(|_, mut stream| async move {
         let Some((_, version, id)) = request(&mut stream).await else { return };
-        let answer = frame(id, false, &versions(), version);
+        let _ = stream.write_all(&frame(id, false, &versions(), version)).await;
+        let Some((_, version, id)) = request(&mut stream).await else { return };
+        let answer = frame(id, true, &metadata(), version);
         let _ = stream.write_all(&answer[..answer.len() / 2]).await;
     })
     .await;
-    assert!(error.to_string().contains("closed the connection"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_refused_whatever_it_is() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    for _ in 0..200 {
+        let mut garbage = vec![0; rng.usize(8..300)];
+        rng.fill(&mut garbage);
+        let error = refused(move |_, mut stream| {
+            let garbage = garbage.clone();
+            async move {
+                request(&mut stream).await;
+                let _ = stream.write_all(&garbage).await;
+                until_closed(stream).await;
+            }
+        })
+        .await;
+        // A length that may be is waited for, until the set-up has taken too long.
+        assert!(matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Connect), "{error}");
+    }
+}
+
+#[test]
+fn what_is_announced_and_does_not_come_is_not_allocated() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    for announced in [i32::MAX, 200 << 20] {
+        let ((), usage) = alloc::measure(|| {
+            runtime.block_on(async {
+                refused(move |_, mut stream| async move {
+                    let Some((_, _, id)) = request(&mut stream).await else { return };
+                    let mut large = [announced.to_be_bytes(), id.to_be_bytes()].concat();
+                    large.resize(1 << 20, 0);
+                    let _ = stream.write_all(&large).await;
+                    until_closed(stream).await;
+                })
+                .await;
+            });
+        });
+        assert!(usage.peak < 6 << 20, "{} bytes for a frame that never came", usage.peak);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_refuses_and_a_host_that_is_unknown_and_an_empty_list_are_told_apart() {
+    let connector = service_fn(|_: SocketAddr| {
+        std::future::ready(Err::<DuplexStream, _>(io::Error::from(io::ErrorKind::ConnectionRefused)))
+    });
+    let resolver = |known: bool| {
+        service_fn(move |(_, port): (String, u16)| {
+            std::future::ready(match known {
+                true => Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))]),
+                false => Err(io::Error::new(io::ErrorKind::NotFound, "Name or service not known")),
+            })
+        })
+    };
+    let build = |servers: &str, known| -> ClientBuilder {
+        let builder = Client::builder(servers).simulation(Handle::current()).seed(1).connector(connector);
+        builder.resolver(resolver(known)).connect_timeout(Duration::from_secs(3))
+    };
+    let error = build("broker:9092", true).connect().await.unwrap_err();
+    println!("{error}");
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(error.to_string().contains("broker:9092 cannot be reached: 10.0.0.1:9092: connection refused"), "{error}");
+    assert!(error.to_string().contains("Check that the broker runs there"), "{error}");
+    let error = build("broker:9092", false).connect().await.unwrap_err();
+    println!("{error}");
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(error.to_string().contains("broker:9092 cannot be reached: the name cannot be resolved"), "{error}");
+    let error = build("", true).connect().await.unwrap_err();
+    println!("{error}");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("bootstrap.servers is empty: give at least one broker"), "{error}");
+    nothing_is_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_due_at_its_own_deadline_also_while_its_connection_is_being_set_up() {
+    let (builder, connections) = client_of(|number, stream| async move {
+        match number {
+            0 => broker(stream, || Duration::ZERO).await,
+            // Later connections are accepted, and then nothing is heard.
+            _ => until_closed(stream).await,
+        }
+    });
+    let client: Client = builder.setup_timeout(Duration::from_secs(10)).connect().await.unwrap();
+    let owner = client.new_owner("test");
+    let started = Instant::now();
+    let beat = |seconds| {
+        owner.send(Target::Broker(1), Lane::Heartbeat, HeartbeatRequest::default(), Duration::from_secs(seconds))
+    };
+    let (first, second) = tokio::join!(beat(1), beat(3));
+    let error = first.unwrap_err();
+    println!("{error}");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Connect, milena_client::Outcome::NotWritten), "{error}");
+    assert!(error.to_string().contains("broker:9092 cannot be reached: there was no connection yet"), "{error}");
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Connect);
+    assert_eq!(started.elapsed(), Duration::from_secs(3));
+    assert!(connections.load(Ordering::SeqCst) <= 3, "both waited for one connection");
+    drop(owner);
+    client.close().await;
+    assert_eq!((client.tasks(), client.sockets()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

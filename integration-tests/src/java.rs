@@ -4,6 +4,18 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+/// `cargo xtask`, as whoever runs this test has built it.
+pub fn xtask() -> Command {
+    match std::env::var_os("MILENA_XTASK") {
+        Some(xtask) => Command::new(xtask),
+        None => {
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+            cargo.args(["run", "--quiet", "--package", "xtask", "--"]);
+            cargo
+        }
+    }
+}
+
 /// Runs a class of Kafka's class path (`cargo xtask kafka run`) with `input` on its standard input, and returns its standard output.
 ///
 /// It takes the time of a JVM to start, about a second; call it from a thread that may block.
@@ -11,15 +23,7 @@ use std::process::{Command, Stdio};
 /// # Panics
 /// When it fails; what it said is in the test's output.
 pub fn java_tool(class: &str, arguments: &[&str], input: &str) -> String {
-    let mut command = match std::env::var_os("MILENA_XTASK") {
-        Some(xtask) => Command::new(xtask),
-        None => {
-            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-            cargo.args(["run", "--quiet", "--package", "xtask", "--"]);
-            cargo
-        }
-    };
-    let mut tool = command
+    let mut tool = xtask()
         .args(["kafka", "run", class])
         .args(arguments)
         .stdin(Stdio::piped())

@@ -1,12 +1,12 @@
 //! Suites that run on the in-process cluster and on real Kafka.
 //!
 //! The suites are the files in `tests/`; this library holds what they share: where real Kafka is ([`real_kafka()`]),
-//! Java's own tools to compare with ([`java_tool`]), and names that no other test uses ([`unique`]).
+//! Java's own tools to compare with ([`java_tool`]), the way to kill and start a broker ([`xtask()`]), and names that no other test uses ([`unique`]).
 
 mod java;
 mod portable;
 mod real_kafka;
 
-pub use java::java_tool;
+pub use java::{java_tool, xtask};
 pub use portable::{Env, on_every_cluster};
 pub use real_kafka::{real_kafka, unique};

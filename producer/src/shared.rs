@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) owed: AtomicUsize,
     /// No topic is added and nobody waits any more.
     pub(crate) is_closed: AtomicBool,
+    /// What was wrong with a connection last, while no answer has come since: told with records that are given up.
+    pub(crate) trouble: Mutex<Option<Error>>,
     /// The state of its transactions, for a transactional producer.
     pub(crate) transaction: Option<Transactional>,
     gathers: AtomicU64,
@@ -81,6 +83,7 @@ impl Shared {
             expiry_armed: AtomicBool::new(false),
             waiters: AtomicUsize::new(0),
             owed: AtomicUsize::new(0),
+            trouble: Mutex::default(),
             is_closed: AtomicBool::new(false),
             transaction,
             gathers: AtomicU64::new(0),
@@ -284,14 +287,18 @@ impl Shared {
             if new.is_empty() && sent.is_empty() {
                 continue;
             }
-            let error = Error::new(
-                ErrorKind::Timeout,
-                format!(
-                    "the record was not acknowledged within delivery_timeout ({timeout:?}): its partition's leader is down, slow or \
-                     overloaded, or more is sent than it can take."
-                ),
-            )
-            .with_topic_partition(part.topic_partition());
+            let mut text = format!(
+                "the record was not acknowledged within delivery_timeout ({timeout:?}): its partition's leader is down, slow or \
+                 overloaded, or more is sent than it can take."
+            );
+            let trouble = lock(&self.trouble).clone();
+            if let Some(trouble) = &trouble {
+                text = format!("{text} What was wrong last: {trouble}");
+            }
+            let mut error = Error::new(ErrorKind::Timeout, text).with_topic_partition(part.topic_partition());
+            if let Some(trouble) = trouble {
+                error = error.with_source(trouble);
+            }
             for filling in new {
                 self.metrics.on_batch_failed(filling.fail(&self.pool, &error));
             }

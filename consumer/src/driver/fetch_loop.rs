@@ -58,7 +58,7 @@ pub(crate) async fn run(shared: Arc<Shared>, broker: i32, bell: Arc<Notify>) {
             None => match fetcher.link.open(broker).await {
                 Ok(wire) => wire,
                 Err(error) => {
-                    tracing::debug!(%error, broker, "no connection to fetch from");
+                    fetcher.tell(&error, "no connection to fetch from");
                     fetcher.pause().await;
                     continue;
                 }
@@ -71,7 +71,7 @@ pub(crate) async fn run(shared: Arc<Shared>, broker: i32, bell: Arc<Notify>) {
                 fetcher.wait(&bell, Some(until)).await;
             }
             Err(error) => {
-                tracing::debug!(%error, broker, "the fetch connection is given up");
+                fetcher.tell(&error, "the fetch connection is given up");
                 fetcher.session.reset();
                 fetcher.link.refresh_metadata(RefreshReason::Disconnected);
                 fetcher.pause().await;
@@ -149,6 +149,16 @@ impl Fetcher {
                 () = bell.notified() => {}
                 () = self.link.sleep_until(until) => {}
             },
+        }
+    }
+
+    /// Says what is wrong: aloud once, and then quietly until an answer has come.
+    fn tell(&self, error: &Error, what: &str) {
+        let broker = self.broker;
+        if self.backoff.failures() == 0 {
+            tracing::warn!(%error, broker, "{what}");
+        } else {
+            tracing::debug!(%error, broker, "{what}");
         }
     }
 

@@ -102,6 +102,32 @@ pub(crate) async fn send_versioned(cut: &Cut) -> Footprint {
     world.end().await
 }
 
+pub(crate) async fn send_at_most(cut: &Cut) -> Footprint {
+    let world = World::start().await;
+    let owner = world.client.new_owner("test");
+    slow_answers(&world, Api::Metadata);
+    let make = |_| MetadataRequest::default();
+    cut.of(owner.send_at_most(Target::Broker(1), Lane::Rest, SECOND * 5, 12, make)).await;
+    ask(&owner).await;
+    world.end().await
+}
+
+pub(crate) async fn outcomes_settled(cut: &Cut) -> Footprint {
+    let world = World::start().await;
+    let owner = world.client.new_owner("test");
+    let open = owner.open_outcome("id");
+    let settled = async {
+        tokio::join!(owner.outcomes_settled("id"), async {
+            tokio::time::sleep(SECOND / 4).await;
+            drop(open);
+        });
+    };
+    cut.of(settled).await;
+    owner.outcomes_settled("id").await;
+    drop(owner);
+    world.end().await
+}
+
 pub(crate) async fn call(cut: &Cut) -> Footprint {
     let world = World::start().await;
     let owner = world.client.new_owner("test");

@@ -49,6 +49,11 @@ impl Cut {
         Self { after, state: Cell::new(State::NotReached) }
     }
 
+    /// Whether this cut's future is polled at all before it is dropped.
+    pub(crate) fn was_polled(&self) -> bool {
+        self.after > 0
+    }
+
     /// Polls `future`, letting everything else run in between, and drops it after as many polls as it is this cut's turn to. The
     /// output, if the future was ready before.
     pub(crate) async fn of<F: Future>(&self, future: F) -> Option<F::Output> {

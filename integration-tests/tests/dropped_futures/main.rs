@@ -19,6 +19,7 @@ mod producer;
 mod streams;
 mod table;
 mod testkit;
+mod transaction;
 mod world;
 
 use table::TABLE;

@@ -1,7 +1,7 @@
 //! The table: each public async call with the scenarios that drop it. `cargo xtask check` compares the names with the sources.
 
 use crate::cut::Row;
-use crate::{client, consumer, producer, streams, testkit};
+use crate::{client, consumer, producer, streams, testkit, transaction};
 
 pub(crate) const TABLE: &[Row] = &[
     Row { call: "client::ClientBuilder::connect", scenario: |cut| Box::pin(client::connect(cut)) },
@@ -10,6 +10,8 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "client::Link::topic", scenario: |cut| Box::pin(client::topic(cut)) },
     Row { call: "client::Link::send", scenario: |cut| Box::pin(client::send(cut)) },
     Row { call: "client::Link::send_versioned", scenario: |cut| Box::pin(client::send_versioned(cut)) },
+    Row { call: "client::Link::send_at_most", scenario: |cut| Box::pin(client::send_at_most(cut)) },
+    Row { call: "client::Link::outcomes_settled", scenario: |cut| Box::pin(client::outcomes_settled(cut)) },
     Row { call: "client::Link::call", scenario: |cut| Box::pin(client::call(cut)) },
     Row { call: "client::Link::coordinator", scenario: |cut| Box::pin(client::coordinator(cut)) },
     Row { call: "client::Link::open", scenario: |cut| Box::pin(client::open(cut)) },
@@ -27,6 +29,21 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "producer::Producer::close", scenario: |cut| Box::pin(producer::close(cut)) },
     Row { call: "producer::Appended::delivered", scenario: |cut| Box::pin(producer::delivered(cut)) },
     Row { call: "producer::Delivery", scenario: |cut| Box::pin(producer::delivery(cut)) },
+    Row { call: "producer::TransactionalProducerBuilder::build", scenario: |cut| Box::pin(transaction::build(cut)) },
+    Row { call: "producer::Transaction::send", scenario: |cut| Box::pin(transaction::send(cut)) },
+    Row { call: "producer::Transaction::prepare_topic", scenario: |cut| Box::pin(transaction::prepare_topic(cut)) },
+    Row { call: "producer::Transaction::flush", scenario: |cut| Box::pin(transaction::flush(cut)) },
+    Row { call: "producer::Transaction::send_offsets", scenario: |cut| Box::pin(transaction::send_offsets(cut)) },
+    Row { call: "producer::Transaction::commit", scenario: |cut| Box::pin(transaction::commit(cut)) },
+    Row { call: "producer::Transaction::abort", scenario: |cut| Box::pin(transaction::abort(cut)) },
+    Row { call: "producer::TransactionSender::send", scenario: |cut| Box::pin(transaction::send_by_a_sender(cut)) },
+    Row {
+        call: "producer::TransactionSender::prepare_topic",
+        scenario: |cut| Box::pin(transaction::prepare_topic_by_a_sender(cut)),
+    },
+    Row { call: "producer::TransactionSender::flush", scenario: |cut| Box::pin(transaction::flush_by_a_sender(cut)) },
+    Row { call: "producer::TransactionalProducer::close", scenario: |cut| Box::pin(transaction::close(cut)) },
+    Row { call: "producer::UninitialisedProducer::initialise", scenario: |cut| Box::pin(transaction::initialise(cut)) },
     Row { call: "consumer::ConsumerBuilder::build", scenario: |cut| Box::pin(consumer::build(cut)) },
     Row { call: "consumer::Consumer::recv", scenario: |cut| Box::pin(consumer::recv(cut)) },
     Row { call: "consumer::Consumer::poll", scenario: |cut| Box::pin(consumer::poll(cut)) },

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ struct Task {
     timer: Pin<Box<Sleep>>,
     /// When `timer` fires; it is only moved to fire earlier, or again.
     timer_at: Option<Instant>,
+    /// No answer has come since the connection was lost or could not be made.
+    is_in_trouble: bool,
     rng: fastrand::Rng,
 }
 
@@ -116,6 +118,7 @@ impl Task {
             muted_until: None,
             timer,
             timer_at: None,
+            is_in_trouble: false,
             rng,
         }
     }
@@ -151,10 +154,19 @@ impl Task {
             }
             Poll::Ready(Err(error)) => {
                 tracing::debug!(broker = self.broker.id, %error, "no connection for produce");
+                self.on_trouble(Some(error));
                 // The back-off is inside `open`; whether the partitions have moved meanwhile is seen when their turn comes.
                 self.connection = Connection::Closed;
                 true
             }
+        }
+    }
+
+    /// Keeps what is wrong, for the records that are given up because of it; `None` when a broker has answered again.
+    fn on_trouble(&mut self, trouble: Option<Error>) {
+        if self.is_in_trouble || trouble.is_some() {
+            self.is_in_trouble = trouble.is_some();
+            *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
         }
     }
 
@@ -203,6 +215,7 @@ impl Task {
         if self.flights.is_empty() && building.is_none() {
             return;
         }
+        self.on_trouble(Some(error.clone()));
         tracing::debug!(broker = self.broker.id, requests = self.flights.len(), %error, "answers were lost");
         self.shared.metrics.requests_in_flight.add(-(self.flights.len() as i64));
         for flight in std::mem::take(&mut self.flights) {
@@ -245,6 +258,7 @@ impl Task {
                 return self.on_lost(&Error::new(ErrorKind::Malformed, error.to_string()), now);
             }
         };
+        self.on_trouble(None);
         self.shared.metrics.on_request_answered(now - flight.sent, produced.throttle_ms);
         if produced.throttle_ms > 0 {
             self.muted_until = Some(now + Duration::from_millis(produced.throttle_ms as u64));

@@ -34,6 +34,8 @@ cargo xtask kafka: a real Apache Kafka cluster on this machine
             --bench             one broker with 1 GiB and the whole JIT compiler, for measurements
   down    stop it and delete its data
   status  what is running, and where its logs are
+  kill N  kill broker N (kill -9); its data stays
+  start N start broker N again and wait until every broker knows it
   run CLASS [ARGUMENTS…]
           run a Java class from Kafka's class path, for example
             cargo xtask kafka run org.apache.kafka.tools.TopicCommand --bootstrap-server 127.0.0.1:9092 --list
@@ -69,6 +71,25 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
         Some("status") => {
             arguments.no_more(HELP)?;
             status()
+        }
+        Some("kill") => {
+            let id = arguments.value_of("kill")?;
+            arguments.no_more(HELP)?;
+            one_broker(id, |_, node| {
+                node.kill();
+                Ok(())
+            })
+        }
+        Some("start") => {
+            let id = arguments.value_of("start")?;
+            arguments.no_more(HELP)?;
+            one_broker(id, |cluster, node| {
+                if node.alive().is_some() {
+                    return Err(format!("broker {id} is running; kill it first:  cargo xtask kafka kill {id}"));
+                }
+                let class_path = class_path(&jars::resolve(&workspace::kafka_dir(), &cluster.shape.version)?);
+                cluster.start(&[node], &class_path)
+            })
         }
         Some("run") => run_tool(arguments),
         None | Some("help" | "--help" | "-h") => {
@@ -285,6 +306,18 @@ pub(crate) fn down() -> Result<()> {
         say(&format!("stopped {} broker{}", nodes.len(), plural(nodes.len() as u16)));
     }
     Ok(())
+}
+
+/// Does something to one broker of the running cluster.
+fn one_broker(id: u16, action: impl FnOnce(&Cluster, Node) -> Result<()>) -> Result<()> {
+    let kafka_dir = workspace::kafka_dir();
+    let _one_at_a_time = lock(&kafka_dir.join("lock"))?;
+    let cluster =
+        Cluster::recall(&kafka_dir.join("run")).ok_or("no Kafka is running; start one with:  cargo xtask kafka up")?;
+    match cluster.nodes().into_iter().find(|node| node.id == id) {
+        Some(node) => action(&cluster, node),
+        None => Err(format!("there is no broker {id}: {} running", cluster.shape.describe())),
+    }
 }
 
 fn status() -> Result<()> {
