@@ -274,7 +274,7 @@ async fn a_port_that_refuses_and_a_host_that_is_unknown_and_an_empty_list_are_to
     println!("{error}");
     assert_eq!(error.kind(), ErrorKind::Connect);
     assert!(error.to_string().contains("broker:9092 cannot be reached: 10.0.0.1:9092: connection refused"), "{error}");
-    assert!(error.to_string().contains("Check that the broker runs there"), "{error}");
+    assert!(error.to_string().contains("Check the name and the port, that the broker runs there"), "{error}");
     let error = build("broker:9092", false).connect().await.unwrap_err();
     println!("{error}");
     assert_eq!(error.kind(), ErrorKind::Connect);
@@ -382,6 +382,32 @@ async fn a_request_past_its_deadline_poisons_its_connection_and_the_next_request
     assert_eq!(connections.load(Ordering::SeqCst) - before, 2, "a late answer must never meet another request");
     owner.close().await;
     assert_eq!(client.sockets(), 1, "the metadata connection");
+    client.close().await;
+    assert_eq!((client.tasks(), client.sockets()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_begins_and_never_ends_is_late_at_its_deadline() {
+    let (builder, _) = client_of(|number, mut stream| async move {
+        if number == 0 {
+            return broker(stream, || Duration::ZERO).await;
+        }
+        while let Some((api, version, id)) = request(&mut stream).await {
+            let answer = match ApiKey(api) {
+                ApiKey::API_VERSIONS => frame(id, false, &versions(), version),
+                _ => heartbeat(id)[..12].to_vec(),
+            };
+            let _ = stream.write_all(&answer).await;
+        }
+    });
+    let client: Client = builder.connect().await.unwrap();
+    let owner = client.new_owner("test");
+    let started = Instant::now();
+    let beat = owner.send(Target::Broker(1), Lane::Heartbeat, HeartbeatRequest::default(), Duration::from_secs(3));
+    let error = beat.await.unwrap_err();
+    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, Duration::from_secs(3)), "{error}");
+    assert!(error.to_string().contains("broker:9092 did not answer in time"), "{error}");
+    drop(owner);
     client.close().await;
     assert_eq!((client.tasks(), client.sockets()), (0, 0));
 }

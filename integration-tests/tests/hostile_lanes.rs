@@ -72,18 +72,18 @@ impl Trick {
                 other[4] ^= 0x40;
                 other
             }
-            Self::TwoGibibytes => [&i32::MAX.to_be_bytes(), id].concat(),
-            Self::LessThanNothing => [&(-7_i32).to_be_bytes(), id].concat(),
+            Self::TwoGibibytes => [&i32::MAX.to_be_bytes()[..], id].concat(),
+            Self::LessThanNothing => [&(-7_i32).to_be_bytes()[..], id].concat(),
             Self::Garbage => (0..200_u8).map(|n| n.wrapping_mul(151) ^ 0x5a).collect(),
             Self::Silence => Vec::new(),
             Self::LargeAndNeverThere => {
-                let mut large = [&(200 << 20_i32).to_be_bytes(), id].concat();
+                let mut large = [&(200_i32 << 20).to_be_bytes()[..], id].concat();
                 large.resize(MIB, 0);
                 large
             }
             Self::HttpServer => b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec(),
             Self::TlsPort => vec![0x15, 3, 3, 0, 2, 2, 70, 0, 0],
-            Self::EmptyAnswer => [&4_i32.to_be_bytes(), id].concat(),
+            Self::EmptyAnswer => [&4_i32.to_be_bytes()[..], id].concat(),
         };
         // A client that has understood closes in the middle of it.
         if client.write_all(&sent).await.is_ok() && self != Self::HalfAFrame {

@@ -102,7 +102,8 @@ pub(crate) fn unreachable(broker: i32, name: &str, why: &str) -> Error {
     let error = Error::new(
         ErrorKind::Connect,
         format!(
-            "{name} cannot be reached: {why}. Check that the broker runs there and that its advertised listener is right."
+            "{name} cannot be reached: {why}. Check the name and the port, that the broker runs there, and that its advertised \
+             listener is right."
         ),
     );
     error.with_broker(broker)

@@ -20,7 +20,7 @@ use milena_protocol::{ApiKey, ApiVersions};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
-use super::in_flight::{InFlight, RequestId};
+use super::in_flight::{InFlight, Pending, RequestId};
 use crate::metrics::{Counter, Gauge};
 use crate::seam::connector::BoxStream;
 use crate::{Error, ErrorKind};
@@ -45,6 +45,8 @@ pub struct Wire {
     read: BytesMut,
     /// Of a response whose start has been read: the bytes still to come.
     body_left: Option<(RequestId, usize)>,
+    /// The request of that response: its deadline is that of the last byte.
+    arriving: Option<Pending>,
     in_flight: InFlight,
     versions: Arc<ApiVersions>,
     counters: WireCounters,
@@ -88,6 +90,7 @@ impl Wire {
             unflushed: false,
             read: BytesMut::new(),
             body_left: None,
+            arriving: None,
             in_flight: InFlight::default(),
             versions: Arc::default(),
             counters,
@@ -307,22 +310,28 @@ impl Wire {
         }
         match self.in_flight.on_answer(correlation_id) {
             Ok(pending) => {
+                self.arriving = Some(pending);
                 self.body_left = Some((pending.id, length - 4));
                 Ok(())
             }
             Err(Some(due)) => Err(self.malformed(&format!(
-                "it answered request {correlation_id} where {} was due: the connection cannot be trusted any more",
+                "it answered request {correlation_id} where {} was due: the connection is given up, and the next request makes a new one",
                 due.0
             ))),
             Err(None) => Err(self.malformed(&format!(
-                "it answered request {correlation_id}, but nothing was asked: is something else listening on that port?"
+                "it answered request {correlation_id}, but nothing was asked; give the port of a Kafka listener"
             ))),
         }
     }
 
-    /// The earliest deadline of the requests in flight.
+    /// The earliest deadline of the requests in flight, the one whose answer is just arriving included.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.in_flight.next_deadline()
+        let arriving = self.still_arriving().map(|pending| pending.deadline);
+        [arriving, self.in_flight.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn still_arriving(&self) -> Option<Pending> {
+        self.arriving.filter(|_| self.body_left.is_some())
     }
 
     /// Fails if a request is past its deadline.
@@ -330,7 +339,8 @@ impl Wire {
     /// # Errors
     /// [`ErrorKind::Timeout`]; the wire must then be dropped, because the answer may still come.
     pub fn expire(&self, now: Instant) -> Result<(), Error> {
-        match self.in_flight.expired(now) {
+        let arriving = self.still_arriving().filter(|pending| pending.deadline <= now);
+        match arriving.or_else(|| self.in_flight.expired(now)) {
             None => Ok(()),
             Some(pending) => Err(Error::new(
                 ErrorKind::Timeout,
@@ -370,7 +380,7 @@ fn not_kafka(start: &[u8; START_BYTES], announced: i32, max_frame: usize) -> Str
         "an SSH server is listening on that port; give the port of a Kafka listener".to_owned()
     } else {
         format!(
-            "it announced a frame of {announced} bytes, and the limit is {max_frame}; is that the port of a Kafka listener?"
+            "it announced a frame of {announced} bytes, and the limit is {max_frame}; give the port of a Kafka listener"
         )
     }
 }

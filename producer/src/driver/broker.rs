@@ -255,7 +255,8 @@ impl Task {
             Err(error) => {
                 self.flights.push_front(flight);
                 self.shared.metrics.requests_in_flight.add(1);
-                return self.on_lost(&Error::new(ErrorKind::Malformed, error.to_string()), now);
+                let error = Error::new(ErrorKind::Malformed, error.to_string()).with_broker(self.broker.id);
+                return self.on_lost(&error, now);
             }
         };
         self.on_trouble(None);
