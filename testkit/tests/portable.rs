@@ -8,12 +8,12 @@
 
 mod common;
 
-use std::fmt::Write;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
+use common::script::{Script, batch, code, compare, leak, text};
 use common::*;
 use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use milena_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -31,113 +31,6 @@ use milena_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use milena_protocol::messages::*;
 use milena_protocol::{ErrorCode, StrBytes};
 use milena_testkit::{Cluster, real_bootstrap_servers};
-use tokio::net::TcpStream;
-
-type Conn = Raw<TcpStream>;
-
-/// Where the requests go, and what came back so far.
-struct Script {
-    bootstrap: SocketAddr,
-    /// Makes names unique on a cluster that others use, too.
-    run: String,
-    lines: String,
-}
-
-fn code(code: i16) -> &'static str {
-    ErrorCode(code).name().unwrap_or("?")
-}
-
-fn leak(s: String) -> &'static str {
-    Box::leak(s.into_boxed_str())
-}
-
-fn text(s: &str) -> StrBytes {
-    StrBytes::from_string(s.to_owned())
-}
-
-impl Script {
-    fn new(bootstrap: SocketAddr) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        Self { bootstrap, run: format!("{:x}-{:x}", std::process::id(), now.as_micros()), lines: String::new() }
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        writeln!(self.lines, "{line}").unwrap();
-    }
-
-    fn unique(&self, name: &str) -> &'static str {
-        leak(format!("{name}-{}", self.run))
-    }
-
-    async fn connect(&self) -> Conn {
-        connect_tcp(self.bootstrap).await
-    }
-
-    /// Makes a topic and returns its name.
-    async fn topic(&self, name: &str, partitions: i32, configs: &[(&'static str, &'static str)]) -> &'static str {
-        let name = self.unique(name);
-        let configs = configs
-            .iter()
-            .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
-        let topic = CreatableTopic::default()
-            .with_name(common::name(name))
-            .with_num_partitions(partitions)
-            .with_replication_factor(1)
-            .with_configs(configs.collect());
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-        let response = self.connect().await.call(7, request).await;
-        assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
-        name
-    }
-
-    /// A connection to the leader of a partition.
-    async fn leader(&self, topic: &'static str, partition: i32) -> Conn {
-        let mut raw = self.connect().await;
-        loop {
-            let asked = MetadataRequestTopic::default().with_name(Some(name(topic)));
-            let metadata = raw.call(9, MetadataRequest::default().with_topics(Some(vec![asked]))).await;
-            let found = metadata.topics[0].partitions.iter().find(|p| p.partition_index == partition);
-            if let Some(p) = found.filter(|p| p.error_code == 0 && p.leader_id.0 >= 0) {
-                let broker = metadata.brokers.iter().find(|b| b.node_id == p.leader_id).unwrap();
-                let mut leader = connect_tcp(address(&broker.host, broker.port)).await;
-                // The leader may not know yet that it is one.
-                while leader.fetch(topic, partition, 0).await.error_code != 0 {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                return leader;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn coordinator(&self, group: &str) -> Conn {
-        let mut raw = self.connect().await;
-        loop {
-            let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(group)]);
-            let found = raw.call(4, request).await.coordinators.remove(0);
-            if found.error_code == 0 {
-                let mut coordinator = connect_tcp(address(&found.host, found.port)).await;
-                let describe = DescribeGroupsRequest::default().with_groups(vec![GroupId(text(group))]);
-                let described = coordinator.call(5, describe).await;
-                if matches!(described.groups[0].error_code, 0 | 69) {
-                    return coordinator;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-fn address(host: &str, port: i32) -> SocketAddr {
-    format!("{}:{port}", if host == "localhost" { "127.0.0.1" } else { host }).parse().unwrap()
-}
-
-/// Batches carry the wall clock: real Kafka refuses what lies an hour ahead.
-fn batch(values: &[&str]) -> TestBatch {
-    let mut batch = TestBatch::of(values);
-    batch.base_timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-    batch
-}
 
 fn changed(batch: &TestBatch, at: usize, bytes: &[u8]) -> Bytes {
     let mut changed = batch.bytes().to_vec();
@@ -1068,23 +961,12 @@ async fn run(bootstrap: SocketAddr) -> String {
 
 const EXPECTED: &str = include_str!("portable.txt");
 
-fn compare(what: &str, lines: &str) {
-    let differences: Vec<String> = EXPECTED
-        .lines()
-        .zip(lines.lines())
-        .filter(|(expected, got)| expected != got)
-        .map(|(expected, got)| format!("  Kafka 4.3.0: {expected}\n  {what}: {got}"))
-        .collect();
-    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
-    assert_eq!(EXPECTED.lines().count(), lines.lines().count(), "{what} gave another number of lines");
-}
-
 #[tokio::test]
 async fn the_in_process_cluster_answers_as_kafka_did() {
     let cluster = Cluster::builder().allow_backward_commits().start().await.unwrap();
     let servers = cluster.bootstrap_servers();
     let lines = run(servers.split(',').next().unwrap().parse().unwrap()).await;
-    compare("this cluster", &lines);
+    compare("this cluster", EXPECTED, &lines);
     // The script writes three batches that Kafka takes and no correct encoder writes.
     assert_eq!(cluster.take_violations().len(), 3);
     cluster.shutdown().await;
@@ -1103,5 +985,5 @@ async fn real_kafka_answers_as_it_did() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/portable.txt"), &lines).unwrap();
         return;
     }
-    compare("this Kafka", &lines);
+    compare("this Kafka", EXPECTED, &lines);
 }

@@ -1,7 +1,7 @@
 //! Transactions on the in-process cluster, in virtual time: what only its own controls can bring about. What Kafka answers to which
 //! request is compared in `portable_transactions.rs`.
 
-#![expect(clippy::unwrap_used, reason = "tests panic")]
+#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests wait in virtual time, and panic")]
 
 mod common;
 

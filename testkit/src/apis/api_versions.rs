@@ -3,7 +3,8 @@
 //! - A version that the broker does not know is answered in version 0 with `UNSUPPORTED_VERSION` and the range of ApiVersions itself,
 //!   so that a newer client can ask again (KIP-511).
 //! - v3 checks the client's software name and version: letters, digits, `.` and `-`, beginning and ending with a letter or digit;
-//!   else `INVALID_REQUEST`. It also brings the features. The response header never has tags.
+//!   else `INVALID_REQUEST`. It also brings the features; what is supported from level 0 on is told from v4 on only (KIP-1022). The
+//!   response header never has tags.
 
 use bytes::Bytes;
 use milena_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
@@ -36,17 +37,16 @@ impl Api for ApiVersions {
         if call.version >= 3 {
             response.finalized_features_epoch = 1;
             for (name, level) in &state.settings.features {
+                let highest = if name == "transaction.version" { 2.max(*level) } else { *level };
                 let name = StrBytes::from_string(name.clone());
-                response.supported_features.push(
-                    SupportedFeatureKey::default().with_name(name.clone()).with_min_version(0).with_max_version(*level),
-                );
+                if call.version >= 4 {
+                    let supported = SupportedFeatureKey::default().with_name(name.clone()).with_max_version(highest);
+                    response.supported_features.push(supported);
+                }
                 if *level > 0 {
-                    response.finalized_features.push(
-                        FinalizedFeatureKey::default()
-                            .with_name(name)
-                            .with_min_version_level(1)
-                            .with_max_version_level(*level),
-                    );
+                    let finalised = FinalizedFeatureKey::default().with_name(name);
+                    let finalised = finalised.with_min_version_level(*level).with_max_version_level(*level);
+                    response.finalized_features.push(finalised);
                 }
             }
         }

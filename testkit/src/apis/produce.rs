@@ -142,10 +142,10 @@ fn produce(
     let by_broker =
         state.topics.get(topic).is_some_and(|t| t.config("message.timestamp.type") == Some("LogAppendTime"));
     let bytes = data.records.as_deref().unwrap_or_default();
-    let begins = match (BatchHeader::read(bytes), transactional_id) {
-        (Some(header), Some(id)) if header.is_transactional() => admit(state, call, topic, data.index, &header, id)?,
-        _ => false,
-    };
+    if let (Some(header), Some(id)) = (BatchHeader::read(bytes).filter(BatchHeader::is_transactional), transactional_id)
+    {
+        admit(state, call, topic, data.index, &header, id)?;
+    }
     let partition = state.led_by(call.broker, topic, data.index).map_err(plain)?;
     if acks == -1 && (partition.isr.len() as i64) < min_isr {
         return Err(plain(ErrorCode::NOT_ENOUGH_REPLICAS));
@@ -160,7 +160,7 @@ fn produce(
                 log_start: log.start(),
             });
         }
-        log.producers.check(&valid.header, begins && call.version >= 12)?;
+        log.producers.check(&valid.header)?;
     }
     let append_time = by_broker.then_some(wall_clock);
     let base_offset = log.append(&valid, partition.leader_epoch, append_time);
@@ -177,7 +177,7 @@ fn produce(
     Ok(appended)
 }
 
-/// Whether a transactional batch begins a transaction in this partition. If it does, the coordinator has admitted it.
+/// Asks the coordinator, if a transactional batch begins a transaction in this partition.
 fn admit(
     state: &mut State,
     call: &Call,
@@ -185,18 +185,19 @@ fn admit(
     index: i32,
     header: &BatchHeader,
     transactional_id: &str,
-) -> Result<bool, Refusal> {
+) -> Result<(), Refusal> {
     let plain = |code: ErrorCode| Refusal::new(code, code.name().unwrap_or_default());
     let BatchHeader { producer_id, producer_epoch, .. } = *header;
-    let producers = &state.led_by(call.broker, topic, index).map_err(plain)?.log.producers;
+    let adds = call.version >= 12;
+    let producers = &mut state.led_by(call.broker, topic, index).map_err(plain)?.log.producers;
     producers.check_epoch(producer_id, producer_epoch)?;
     if producers.has_open_transaction(producer_id, producer_epoch) {
-        return Ok(false);
+        return Ok(());
     }
+    producers.on_beginning(header, adds);
     let place = (topic.to_owned(), index);
-    let adds = call.version >= 12;
     let admitted = state.admit_to_transaction(transactional_id, (producer_id, producer_epoch), place, adds, call.now);
-    admitted.map(|()| true).map_err(|code| match code {
+    admitted.map_err(|code| match code {
         ErrorCode::TRANSACTION_ABORTABLE if call.version < 11 => {
             Refusal::new(ErrorCode::INVALID_TXN_STATE, "Partition was not added to the transaction")
         }

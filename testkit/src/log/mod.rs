@@ -66,9 +66,14 @@ impl Log {
         self.end
     }
 
-    /// The offset below which every transaction is decided, and its marker written.
+    /// The offset below which every transaction is decided, and its marker written. If the first open one began below the log's
+    /// start, it is where the first stored batch begins, as in Kafka, be that below the start, too.
     pub(crate) fn last_stable_offset(&self) -> i64 {
-        self.transactions.first_open().map_or(self.high_watermark(), |first| first.max(self.start))
+        match self.transactions.first_open() {
+            None => self.high_watermark(),
+            Some(first) if first >= self.start => first,
+            Some(_) => self.from(self.start).first().map_or(self.end, |batch| batch.base_offset),
+        }
     }
 
     /// The aborted transactions that a reader has to know who gets at most `max_bytes` from `offset` on. A broker finds out what its

@@ -6,6 +6,8 @@
 //!   (Kafka 4.x never answers `DUPLICATE_SEQUENCE_NUMBER` or `UNKNOWN_PRODUCER_ID`.)
 //! - A transaction marker moves the producer to the marker's epoch. If that is a new one (transaction.version 2), the sequences begin
 //!   at 0 again; in the same one they go on.
+//! - While a transaction is being admitted here by its coordinator, no batch may come before the one with the lowest sequence that has
+//!   asked for it; and with transaction.version 2 a producer of which nothing is remembered has to start at 0.
 //! - With an open transaction only transactional batches are taken, else it is `INVALID_TXN_STATE`.
 //! - The state survives DeleteRecords.
 
@@ -59,14 +61,26 @@ impl Producer {
     }
 }
 
+/// Batches have asked to begin a transaction here, and none was appended yet: Kafka's `VerificationStateEntry`.
+#[derive(Debug)]
+struct Beginning {
+    epoch: i16,
+    lowest_sequence: i32,
+    v2: bool,
+}
+
 /// All producers of a partition.
 #[derive(Debug, Default)]
-pub(crate) struct Producers(BTreeMap<i64, Producer>);
+pub(crate) struct Producers {
+    known: BTreeMap<i64, Producer>,
+    beginning: BTreeMap<i64, Beginning>,
+}
 
 impl Producers {
     /// The remembered batch that `header` repeats, if it does.
     pub(crate) fn duplicate_of(&self, header: &BatchHeader) -> Option<RememberedBatch> {
-        let producer = self.0.get(&header.producer_id).filter(|producer| producer.epoch == header.producer_epoch)?;
+        let producer =
+            self.known.get(&header.producer_id).filter(|producer| producer.epoch == header.producer_epoch)?;
         producer
             .batches
             .iter()
@@ -76,17 +90,17 @@ impl Producers {
 
     /// All producers by their ids.
     pub(crate) fn all(&self) -> impl Iterator<Item = (i64, &Producer)> {
-        self.0.iter().map(|(id, producer)| (*id, producer))
+        self.known.iter().map(|(id, producer)| (*id, producer))
     }
 
     /// Whether the producer has a transaction open here in this epoch.
     pub(crate) fn has_open_transaction(&self, id: i64, epoch: i16) -> bool {
-        self.0.get(&id).is_some_and(|producer| producer.open_since.is_some() && producer.epoch == epoch)
+        self.known.get(&id).is_some_and(|producer| producer.open_since.is_some() && producer.epoch == epoch)
     }
 
     /// Refuses an epoch that is older than the one known here.
     pub(crate) fn check_epoch(&self, id: i64, epoch: i16) -> Result<(), Refusal> {
-        match self.0.get(&id) {
+        match self.known.get(&id) {
             Some(producer) if epoch < producer.epoch => Err(Refusal::new(
                 ErrorCode::INVALID_PRODUCER_EPOCH,
                 format!("epoch {epoch} of producer {id} is older than epoch {}", producer.epoch),
@@ -95,9 +109,21 @@ impl Producers {
         }
     }
 
-    /// Whether the batch may be appended. `begins_v2` says that it begins a transaction of version 2 in this partition: then a
-    /// producer of which nothing is remembered has to start at 0.
-    pub(crate) fn check(&self, header: &BatchHeader, begins_v2: bool) -> Result<(), Refusal> {
+    /// A batch asks to begin a transaction here.
+    pub(crate) fn on_beginning(&mut self, header: &BatchHeader, v2: bool) {
+        let BatchHeader { producer_epoch: epoch, base_sequence: lowest_sequence, .. } = *header;
+        let beginning = self.beginning.entry(header.producer_id).or_insert(Beginning { epoch, lowest_sequence, v2 });
+        if epoch > beginning.epoch || (epoch == beginning.epoch && lowest_sequence < beginning.lowest_sequence) {
+            (beginning.epoch, beginning.lowest_sequence) = (epoch, lowest_sequence);
+        }
+    }
+
+    /// Whether the batch may be appended.
+    pub(crate) fn check(&self, header: &BatchHeader) -> Result<(), Refusal> {
+        self.check_what_is_known(header).map_err(|refusal| Refusal { by_log: true, ..refusal })
+    }
+
+    fn check_what_is_known(&self, header: &BatchHeader) -> Result<(), Refusal> {
         let id = header.producer_id;
         self.check_epoch(id, header.producer_epoch)?;
         let out_of_order = |expected: i32| {
@@ -109,9 +135,14 @@ impl Producers {
                 ),
             )
         };
-        let known = self.0.get(&id);
-        if begins_v2 && header.base_sequence != 0 && known.is_none_or(|producer| producer.batches.is_empty()) {
-            return Err(out_of_order(0));
+        let known = self.known.get(&id);
+        if let Some(beginning) = self.beginning.get(&id) {
+            if beginning.v2 && header.base_sequence != 0 && known.is_none_or(|producer| producer.batches.is_empty()) {
+                return Err(out_of_order(0));
+            }
+            if header.base_sequence > beginning.lowest_sequence {
+                return Err(out_of_order(beginning.lowest_sequence));
+            }
         }
         let Some(producer) = known else { return Ok(()) };
         let same_epoch = header.producer_epoch == producer.epoch;
@@ -131,7 +162,7 @@ impl Producers {
     /// Remembers a batch that was appended. True if a transaction begins with it.
     pub(crate) fn on_appended(&mut self, header: &BatchHeader, base_offset: i64, timestamp: i64) -> bool {
         let epoch = header.producer_epoch;
-        let producer = self.0.entry(header.producer_id).or_insert_with(|| Producer::new(epoch));
+        let producer = self.known.entry(header.producer_id).or_insert_with(|| Producer::new(epoch));
         producer.begin_epoch(epoch);
         producer.last_timestamp = timestamp;
         if producer.batches.len() == REMEMBERED {
@@ -143,7 +174,11 @@ impl Producers {
             base_offset,
             timestamp,
         });
-        let begins = header.is_transactional() && producer.open_since.is_none();
+        if !header.is_transactional() {
+            return false;
+        }
+        self.beginning.remove(&header.producer_id);
+        let begins = producer.open_since.is_none();
         if begins {
             producer.open_since = Some(base_offset);
         }
@@ -152,16 +187,20 @@ impl Producers {
 
     /// A marker ends the producer's transaction; returns where that began, if it had one here.
     pub(crate) fn on_marker(&mut self, id: i64, epoch: i16, coordinator_epoch: i32, timestamp: i64) -> Option<i64> {
-        let producer = self.0.entry(id).or_insert_with(|| Producer::new(epoch));
+        let producer = self.known.entry(id).or_insert_with(|| Producer::new(epoch));
         producer.begin_epoch(epoch);
         producer.coordinator_epoch = coordinator_epoch;
         producer.last_timestamp = timestamp;
+        // With a marker of its own epoch a producer of version 2 is beyond the transaction that this marker ends.
+        if self.beginning.get(&id).is_some_and(|beginning| !(beginning.v2 && beginning.epoch == epoch)) {
+            self.beginning.remove(&id);
+        }
         producer.open_since.take()
     }
 
     /// Forgets everybody who has no open transaction, as brokers do after `producer.id.expiration.ms`.
     pub(crate) fn forget_all(&mut self) {
-        self.0.retain(|_, producer| producer.open_since.is_some());
+        self.known.retain(|_, producer| producer.open_since.is_some());
     }
 }
 
@@ -198,13 +237,13 @@ mod tests {
     #[test]
     fn an_unknown_producer_may_start_anywhere_and_a_new_epoch_only_at_zero() {
         let mut producers = Producers::default();
-        assert_eq!(producers.check(&batch(0, 5, 1), false), Ok(()));
+        assert_eq!(producers.check(&batch(0, 5, 1)), Ok(()));
         producers.on_appended(&batch(0, 5, 1), 0, 0);
-        assert_eq!(code(producers.check(&batch(0, 0, 1), false)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
-        assert_eq!(code(producers.check(&batch(1, 3, 1), false)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
-        assert_eq!(producers.check(&batch(1, 0, 1), false), Ok(()));
+        assert_eq!(code(producers.check(&batch(0, 0, 1))), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(code(producers.check(&batch(1, 3, 1))), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(producers.check(&batch(1, 0, 1)), Ok(()));
         producers.on_appended(&batch(1, 0, 1), 1, 0);
-        assert_eq!(code(producers.check(&batch(0, 6, 1), false)), Some(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(code(producers.check(&batch(0, 6, 1))), Some(ErrorCode::INVALID_PRODUCER_EPOCH));
     }
 
     #[test]
@@ -215,7 +254,7 @@ mod tests {
         }
         assert_eq!(producers.duplicate_of(&batch(0, 10, 10)).map(|b| b.base_offset), Some(10));
         assert_eq!(producers.duplicate_of(&batch(0, 0, 10)), None);
-        assert_eq!(code(producers.check(&batch(0, 0, 10), false)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(code(producers.check(&batch(0, 0, 10))), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         assert_eq!(producers.duplicate_of(&batch(0, 10, 9)), None, "the same start with another end is no repeat");
     }
 
@@ -226,12 +265,12 @@ mod tests {
         assert!(producers.on_appended(&transactional(0, 0), 0, 0));
         assert!(!producers.on_appended(&transactional(0, 2), 2, 0), "the transaction goes on");
         assert_eq!(producers.on_marker(7, 0, 0, 0), Some(0));
-        assert_eq!(producers.check(&transactional(0, 4), false), Ok(()));
+        assert_eq!(producers.check(&transactional(0, 4)), Ok(()));
         assert!(producers.on_appended(&transactional(0, 4), 5, 0));
         assert_eq!(producers.on_marker(7, 1, 0, 0), Some(5));
-        assert_eq!(code(producers.check(&transactional(0, 6), false)), Some(ErrorCode::INVALID_PRODUCER_EPOCH));
-        assert_eq!(code(producers.check(&transactional(1, 6), false)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
-        assert_eq!(producers.check(&transactional(1, 0), false), Ok(()));
+        assert_eq!(code(producers.check(&transactional(0, 6))), Some(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(code(producers.check(&transactional(1, 6))), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(producers.check(&transactional(1, 0)), Ok(()));
         assert_eq!(producers.on_marker(7, 1, 0, 0), None, "nothing was open");
     }
 
@@ -239,14 +278,22 @@ mod tests {
     fn in_an_open_transaction_only_transactional_batches_are_taken() {
         let mut producers = Producers::default();
         producers.on_appended(&BatchHeader { attributes: 0x10, ..batch(0, 0, 1) }, 0, 0);
-        assert_eq!(code(producers.check(&batch(0, 1, 1), false)), Some(ErrorCode::INVALID_TXN_STATE));
+        assert_eq!(code(producers.check(&batch(0, 1, 1))), Some(ErrorCode::INVALID_TXN_STATE));
     }
 
     #[test]
-    fn a_transaction_of_version_2_begins_at_zero_even_for_an_unknown_producer() {
-        let producers = Producers::default();
-        assert_eq!(code(producers.check(&batch(0, 5, 1), true)), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
-        assert_eq!(producers.check(&batch(0, 5, 1), false), Ok(()));
+    fn a_transaction_begins_with_the_lowest_sequence_that_asked_and_in_version_2_with_zero() {
+        let mut producers = Producers::default();
+        let transactional = |sequence| BatchHeader { attributes: 0x10, ..batch(0, sequence, 1) };
+        producers.on_beginning(&transactional(5), false);
+        producers.on_beginning(&transactional(4), false);
+        assert_eq!(code(producers.check(&transactional(5))), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(producers.check(&transactional(4)), Ok(()));
+        producers.on_appended(&transactional(4), 0, 0);
+        assert_eq!(producers.check(&transactional(5)), Ok(()));
+        let mut producers = Producers::default();
+        producers.on_beginning(&transactional(5), true);
+        assert_eq!(code(producers.check(&transactional(5))), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
     }
 
     #[test]
@@ -254,7 +301,7 @@ mod tests {
         let mut producers = Producers::default();
         producers.on_appended(&batch(0, i32::MAX - 1, 4), 0, 0);
         assert_eq!(batch(0, i32::MAX - 1, 4).last_sequence(), 1);
-        assert_eq!(producers.check(&batch(0, 2, 1), false), Ok(()));
+        assert_eq!(producers.check(&batch(0, 2, 1)), Ok(()));
         assert_eq!(next_sequence(i32::MAX), 0);
     }
 }

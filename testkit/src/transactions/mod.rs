@@ -5,6 +5,8 @@
 //!   and writes the markers that are missing.
 //! - A transaction that is open for longer than its time-out is aborted at that moment; Kafka looks every 10 s only.
 //! - Transactional ids never expire.
+//! - Which protocol a producer speaks is seen in the versions of its requests alone; only with transaction.version 0 the new one is
+//!   `UNSUPPORTED_VERSION`, as soon as something would have to be stored. (In Kafka the id hangs after that.)
 
 pub(crate) mod markers;
 mod transaction;
@@ -56,9 +58,13 @@ pub struct TransactionInfo {
 }
 
 impl State {
+    fn transaction_version(&self) -> i16 {
+        self.settings.features.get("transaction.version").copied().unwrap_or(0)
+    }
+
     /// Whether the cluster's transaction.version bumps the epoch with every transaction.
-    pub(crate) fn transactions_bump_epochs(&self) -> bool {
-        self.settings.features.get("transaction.version").is_some_and(|level| *level >= 2)
+    fn transactions_bump_epochs(&self) -> bool {
+        self.transaction_version() >= 2
     }
 
     /// Whether a request about this transactional id may be served here.
@@ -147,11 +153,13 @@ impl State {
         if self.coordinator(id).is_none() {
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
-        let admitted = if add {
-            self.add_to_transaction(id, producer, &[partition], now)
-        } else {
-            let transaction = self.transaction(id).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING)?;
-            transaction.verify(producer, &partition)
+        let transaction = self.transaction(id).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING)?;
+        let admitted = match transaction.verify(producer, &partition) {
+            Err(ErrorCode::TRANSACTION_ABORTABLE) if add && self.transaction_version() == 0 => {
+                Err(ErrorCode::UNSUPPORTED_VERSION)
+            }
+            Err(ErrorCode::TRANSACTION_ABORTABLE) if add => self.add_to_transaction(id, producer, &[partition], now),
+            verified => verified,
         };
         // Produce and TxnOffsetCommit have another name for it.
         admitted.map_err(
@@ -169,9 +177,17 @@ impl State {
         end: End,
         now: Instant,
     ) -> Result<IdAndEpoch, ErrorCode> {
+        let start = Start { at: now, wall_clock_ms: self.wall_clock_ms(now) };
+        if end.bumps_epoch && self.transaction_version() == 0 {
+            let mut what_if = self.transaction(id).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING)?.clone();
+            return match what_if.on_end(producer, end, start, &mut || -1)? {
+                Ended::Repeated(id_and_epoch) => Ok(id_and_epoch),
+                Ended::Decided(_) => Err(ErrorCode::UNSUPPORTED_VERSION),
+            };
+        }
         let ids = &mut self.producer_ids;
         let coordinated = self.transactions.ids.get_mut(id).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING)?;
-        match coordinated.transaction.on_end(producer, end, &mut || ids.new_id())? {
+        match coordinated.transaction.on_end(producer, end, start, &mut || ids.new_id())? {
             Ended::Repeated(id_and_epoch) => Ok(id_and_epoch),
             Ended::Decided(id_and_epoch) => {
                 self.after_decision(id, now);

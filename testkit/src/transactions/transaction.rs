@@ -81,7 +81,7 @@ pub(crate) struct Start {
 }
 
 /// One transactional id.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Transaction {
     pub(crate) producer_id: i64,
     /// The id before the last step; differs from the current one only right after a rotation.
@@ -225,6 +225,7 @@ impl Transaction {
         &mut self,
         (id, epoch): IdAndEpoch,
         end: End,
+        now: Start,
         new_id: &mut dyn FnMut() -> i64,
     ) -> Result<Ended, ErrorCode> {
         let is_current = epoch == self.epoch;
@@ -249,12 +250,16 @@ impl Transaction {
         match self.phase {
             Phase::Ongoing => Ok(self.decide(end, new_id)),
             // KIP-890: an abort of nothing bumps the epoch, so that nothing that is still under way can be written.
-            Phase::Empty if end.bumps_epoch && !end.commit => Ok(self.decide(end, new_id)),
+            Phase::Empty if end.bumps_epoch && !end.commit => {
+                self.start = Some(now);
+                Ok(self.decide(end, new_id))
+            }
             Phase::Empty => Err(ErrorCode::INVALID_TXN_STATE),
             Phase::CompleteCommit | Phase::CompleteAbort if end.bumps_epoch && !repeats => {
                 if end.commit {
                     return Err(ErrorCode::INVALID_TXN_STATE);
                 }
+                self.start = Some(now);
                 Ok(self.decide(end, new_id))
             }
             _ if was_commit != end.commit => Err(ErrorCode::INVALID_TXN_STATE),

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its own part of it")]
 #![expect(clippy::disallowed_methods, reason = "tests wait")]
 
+pub(crate) mod script;
 pub(crate) mod transactional;
 
 use std::net::SocketAddr;
