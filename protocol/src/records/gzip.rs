@@ -61,6 +61,17 @@ impl Default for Decoder {
 impl Decoder {
     /// Decompresses all members of `input` and returns the bytes written.
     pub(super) fn decompress(&mut self, input: &[u8], out: &mut Output<'_>) -> Result<usize, Fault> {
+        out.provide(likely_len(input));
+        loop {
+            match self.members(input, out) {
+                // Begun anew in more room: not both the old and the new are held at once.
+                Err(Fault::TooLarge) if out.len() < out.limit() => out.provide(out.len().saturating_mul(2)),
+                result => return result,
+            }
+        }
+    }
+
+    fn members(&mut self, input: &[u8], out: &mut Output<'_>) -> Result<usize, Fault> {
         let mut rest = input;
         let mut at = 0;
         loop {
@@ -84,29 +95,31 @@ impl Decoder {
     fn inflate(&mut self, rest: &mut &[u8], out: &mut Output<'_>, mut at: usize) -> Result<usize, Fault> {
         self.inflate.reset(false);
         loop {
-            if out.written(at).len() == out.len() {
-                // Text gets shorter by a factor of about four; after that by doubling.
-                out.ensure(at.saturating_mul(2).max(at.saturating_add(rest.len().saturating_mul(4))).max(SMALLEST));
-            }
             let room = out.rest(at);
-            let (no_room, room_bytes) = (room.is_empty(), room.len());
+            let is_full = room.is_empty();
             let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
             let status = self.inflate.decompress(rest, room, FlushDecompress::None);
             let read = (self.inflate.total_in() - before_in) as usize;
             let written = (self.inflate.total_out() - before_out) as usize;
-            debug_assert!(written <= room_bytes);
             *rest = rest.get(read..).ok_or(CUT)?;
             at += written;
             match status {
                 Ok(Status::StreamEnd) => return Ok(at),
                 // A full buffer may still take the end of the stream, which needs no room.
                 Ok(_) if read + written > 0 => {}
-                Ok(_) if no_room => return Err(Fault::TooLarge),
+                Ok(_) if is_full => return Err(Fault::TooLarge),
                 Ok(_) => return Err(CUT),
                 Err(_) => return Err(Fault::Broken("the deflate stream inside gzip is broken")),
             }
         }
     }
+}
+
+/// The length that the last member says it has, as far as that is credible.
+fn likely_len(input: &[u8]) -> usize {
+    let said = input.last_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+    let most = input.len().saturating_mul(CREDIBLE_RATIO);
+    if (input.len()..=most).contains(&said) { said } else { input.len().saturating_mul(4).max(SMALLEST) }
 }
 
 /// Moves behind the header of a member.
@@ -145,6 +158,8 @@ const CUT: Fault = Fault::Broken("the gzip data is cut off");
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 const TRAILER_BYTES: usize = 8;
 const SMALLEST: usize = 16 * 1024;
+/// Text becomes four to ten times shorter. What says more is believed when it has come.
+const CREDIBLE_RATIO: usize = 16;
 
 // Bits of the header's flags.
 const HEADER_CHECKSUM: u8 = 1 << 1;

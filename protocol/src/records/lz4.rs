@@ -58,75 +58,114 @@ impl Encoder {
 
 /// Decompresses the frame that `input` begins with and returns the bytes written. What stands behind it is ignored, as Java does.
 pub(super) fn decompress(input: &[u8], out: &mut Output<'_>) -> Result<usize, Fault> {
-    let rest = &mut &*input;
-    let [magic @ .., flags, block_size] = take::<6>(rest)?;
-    if magic != FRAME_HEADER[..4] {
-        return Err(Fault::Broken("it does not begin like an LZ4 frame"));
+    let (blocks, is_linked) = Blocks::of(input)?;
+    let mut most = 0usize;
+    for block in blocks.clone() {
+        most = most.saturating_add(block?.most);
     }
-    if flags >> 6 != 1 {
-        return Err(Fault::Broken("the LZ4 frame has an unknown version"));
-    }
-    let max_block = match block_size >> 4 & 7 {
-        code @ 4..=7 => 1usize << (8 + 2 * code),
-        _ => return Err(Fault::Broken("the LZ4 frame has an unknown block size")),
-    };
-    if flags & CONTENT_SIZE != 0 {
-        take::<8>(rest)?;
-    }
-    if flags & DICTIONARY != 0 {
-        return Err(Fault::Broken("the LZ4 frame needs a dictionary"));
-    }
-    take::<1>(rest)?;
+    out.provide(most);
 
     let mut at = 0;
-    loop {
-        let header = u32::from_le_bytes(take::<4>(rest)?);
-        if header == 0 {
-            break;
+    for block in blocks {
+        let Block { bytes, is_stored, most } = block?;
+        let end = (at + most).min(out.limit());
+        if is_stored {
+            out.rest(at).get_mut(..most).ok_or(Fault::TooLarge)?.copy_from_slice(bytes);
+            at += most;
+            continue;
         }
-        let len = (header & !STORED) as usize;
-        let (block, after) = rest.split_at_checked(len).ok_or(CUT)?;
-        *rest = after;
-        if flags & BLOCK_CHECKSUM != 0 {
-            take::<4>(rest)?;
-        }
-        at = if header & STORED != 0 {
-            if len > max_block {
-                return Err(Fault::Broken("an LZ4 block is longer than its frame allows"));
-            }
-            let end = at + len;
-            if end > out.limit() {
-                return Err(Fault::TooLarge);
-            }
-            out.ensure(end);
-            out.rest(at)[..len].copy_from_slice(block);
-            end
+        let (done, free) = out.split(at, end);
+        let result = if is_linked {
+            block::decompress_into_with_dict(bytes, free, &done[at.saturating_sub(WINDOW_BYTES)..])
         } else {
-            // A byte of LZ4 stands for 255 bytes at most: a short block cannot ask for the whole block size.
-            let end = at + max_block.min(len.saturating_mul(255).saturating_add(64));
-            out.ensure(end);
-            let end = end.min(out.limit()).max(at);
-            let (done, free) = out.split(at, end);
-            let linked = flags & INDEPENDENT == 0;
-            let window = if linked { at.saturating_sub(WINDOW_BYTES) } else { at };
-            let result = if linked {
-                block::decompress_into_with_dict(block, free, &done[window..])
-            } else {
-                block::decompress_into(block, free)
-            };
-            match result {
-                Ok(written) => at + written,
-                Err(block::DecompressError::OutputTooSmall { .. }) if end == out.limit() => {
-                    return Err(Fault::TooLarge);
-                }
-                Err(_) => return Err(Fault::Broken("an LZ4 block is broken")),
-            }
+            block::decompress_into(bytes, free)
+        };
+        at += match result {
+            Ok(written) => written,
+            Err(block::DecompressError::OutputTooSmall { .. }) if end == out.limit() => return Err(Fault::TooLarge),
+            Err(_) => return Err(Fault::Broken("an LZ4 block is broken")),
         };
     }
-    if flags & CONTENT_CHECKSUM != 0 {
-        take::<4>(rest)?;
-    }
     Ok(at)
+}
+
+/// A block of a frame.
+struct Block<'a> {
+    bytes: &'a [u8],
+    is_stored: bool,
+    /// The most bytes that it can stand for.
+    most: usize,
+}
+
+/// The blocks of a frame, up to its end mark.
+#[derive(Clone)]
+struct Blocks<'a> {
+    rest: &'a [u8],
+    max_block: usize,
+    flags: u8,
+    is_done: bool,
+}
+
+impl<'a> Blocks<'a> {
+    /// Reads the header of a frame; returns its blocks, and whether they depend on one another.
+    fn of(input: &'a [u8]) -> Result<(Self, bool), Fault> {
+        let rest = &mut &*input;
+        let [magic @ .., flags, block_size] = take::<6>(rest)?;
+        if magic != FRAME_HEADER[..4] {
+            return Err(Fault::Broken("it does not begin like an LZ4 frame"));
+        }
+        if flags >> 6 != 1 {
+            return Err(Fault::Broken("the LZ4 frame has an unknown version"));
+        }
+        let max_block = match block_size >> 4 & 7 {
+            code @ 4..=7 => 1usize << (8 + 2 * code),
+            _ => return Err(Fault::Broken("the LZ4 frame has an unknown block size")),
+        };
+        if flags & CONTENT_SIZE != 0 {
+            take::<8>(rest)?;
+        }
+        if flags & DICTIONARY != 0 {
+            return Err(Fault::Broken("the LZ4 frame needs a dictionary"));
+        }
+        take::<1>(rest)?;
+        Ok((Self { rest, max_block, flags, is_done: false }, flags & INDEPENDENT == 0))
+    }
+
+    fn block(&mut self) -> Result<Option<Block<'a>>, Fault> {
+        let header = u32::from_le_bytes(take::<4>(&mut self.rest)?);
+        if header == 0 {
+            if self.flags & CONTENT_CHECKSUM != 0 {
+                take::<4>(&mut self.rest)?;
+            }
+            return Ok(None);
+        }
+        let is_stored = header & STORED != 0;
+        let len = (header & !STORED) as usize;
+        let (bytes, after) = self.rest.split_at_checked(len).ok_or(CUT)?;
+        self.rest = after;
+        if self.flags & BLOCK_CHECKSUM != 0 {
+            take::<4>(&mut self.rest)?;
+        }
+        if is_stored && len > self.max_block {
+            return Err(Fault::Broken("an LZ4 block is longer than its frame allows"));
+        }
+        // A byte of LZ4 stands for 255 bytes at most: a short block cannot ask for the whole block size.
+        let most = if is_stored { len } else { self.max_block.min(len.saturating_mul(255).saturating_add(64)) };
+        Ok(Some(Block { bytes, is_stored, most }))
+    }
+}
+
+impl<'a> Iterator for Blocks<'a> {
+    type Item = Result<Block<'a>, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_done {
+            return None;
+        }
+        let block = self.block();
+        self.is_done = !matches!(block, Ok(Some(_)));
+        block.transpose()
+    }
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Fault> {

@@ -122,7 +122,7 @@ pub(super) enum Fault {
     NoCodec,
 }
 
-/// A growable, initialised buffer with an upper limit. It may be longer than the limit, from an earlier use.
+/// An initialised buffer with an upper limit. It may be longer than the limit, from an earlier use.
 pub(super) struct Output<'a> {
     buf: &'a mut BytesMut,
     limit: usize,
@@ -142,11 +142,13 @@ impl Output<'_> {
         self.buf.len().min(self.limit)
     }
 
-    /// Makes the buffer at least `min(len, limit)` bytes long.
-    pub(super) fn ensure(&mut self, len: usize) {
+    /// Makes the buffer at least `min(len, limit)` bytes long. What was in it is lost: the old memory goes before the new comes, so that
+    /// never more than the limit is held.
+    pub(super) fn provide(&mut self, len: usize) {
         let len = len.min(self.limit);
         if self.buf.len() < len {
-            self.buf.resize(len, 0);
+            *self.buf = BytesMut::new();
+            *self.buf = BytesMut::zeroed(len);
         }
     }
 

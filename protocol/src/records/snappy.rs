@@ -44,47 +44,73 @@ impl Encoder {
 
 /// Decompresses `input` and returns the bytes written.
 pub(super) fn decompress(input: &[u8], out: &mut Output<'_>) -> Result<usize, Fault> {
-    let Some(mut rest) = input.strip_prefix(MAGIC) else {
-        return block(input, out, 0);
-    };
-    // Java takes every version.
-    rest = rest.get(VERSIONS_BYTES..).ok_or(CUT)?;
+    let mut len = 0usize;
+    for block in Blocks::of(input) {
+        len = len.saturating_add(len_of(block?)?);
+    }
+    if len > out.limit() {
+        return Err(Fault::TooLarge);
+    }
+    out.provide(len);
     let mut at = 0;
-    // Fewer bytes than a size are padding to Java, too.
-    while let Some((size, after)) = rest.split_first_chunk::<SIZE_BYTES>() {
-        if *size == MAGIC[..SIZE_BYTES] {
-            // A second stream behind the first: Java's reader goes on with it.
-            rest = rest.get(HEADER.len()..).ok_or(CUT)?;
-            continue;
-        }
-        let (compressed, after) = after.split_at_checked(u32::from_be_bytes(*size) as usize).ok_or(CUT)?;
-        rest = after;
-        at = block(compressed, out, at)?;
+    for block in Blocks::of(input) {
+        let block = block?;
+        let room = &mut out.rest(at)[..len_of(block)?];
+        at += raw::Decoder::new().decompress(block, room).map_err(|_| BROKEN)?;
     }
     Ok(at)
 }
 
-/// Decompresses one raw block to `out[at..]` and returns where it ended.
-fn block(compressed: &[u8], out: &mut Output<'_>, at: usize) -> Result<usize, Fault> {
-    const BROKEN: Fault = Fault::Broken("a snappy block is broken");
-    if compressed.is_empty() {
-        return Err(BROKEN);
+/// What a raw block announces.
+fn len_of(block: &[u8]) -> Result<usize, Fault> {
+    match raw::decompress_len(block) {
+        // Three bytes stand for 64 at most, so what announces more is broken; that way no memory is taken by its word.
+        Ok(len) if !block.is_empty() && len <= block.len().saturating_mul(22) => Ok(len),
+        _ => Err(BROKEN),
     }
-    let len = raw::decompress_len(compressed).map_err(|_| BROKEN)?;
-    // Three bytes stand for 64 at most, so what announces more is broken; that way no memory is taken by its word.
-    if len > compressed.len().saturating_mul(22) {
-        return Err(BROKEN);
-    }
-    let end = at.checked_add(len).filter(|end| *end <= out.limit()).ok_or(Fault::TooLarge)?;
-    out.ensure(end);
-    let written = raw::Decoder::new().decompress(compressed, &mut out.rest(at)[..len]).map_err(|_| BROKEN)?;
-    Ok(at + written)
 }
 
+/// The raw blocks of a stream.
+struct Blocks<'a> {
+    rest: &'a [u8],
+    is_framed: bool,
+}
+
+impl<'a> Blocks<'a> {
+    fn of(input: &'a [u8]) -> Self {
+        Self { rest: input, is_framed: input.starts_with(MAGIC) }
+    }
+
+    fn framed(&mut self) -> Result<Option<&'a [u8]>, Fault> {
+        // One stream may follow another. Java takes every version.
+        while self.rest.starts_with(&MAGIC[..SIZE_BYTES]) {
+            self.rest = self.rest.get(HEADER.len()..).ok_or(CUT)?;
+        }
+        // Fewer bytes than a size are padding to Java, too.
+        let Some((size, after)) = self.rest.split_first_chunk::<SIZE_BYTES>() else { return Ok(None) };
+        let (block, after) = after.split_at_checked(u32::from_be_bytes(*size) as usize).ok_or(CUT)?;
+        self.rest = after;
+        Ok(Some(block))
+    }
+}
+
+impl<'a> Iterator for Blocks<'a> {
+    type Item = Result<&'a [u8], Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !self.is_framed {
+            // All of it is one block; behind it a stream ends that is framed and empty.
+            self.is_framed = true;
+            return Some(Ok(std::mem::take(&mut self.rest)));
+        }
+        self.framed().transpose()
+    }
+}
+
+const BROKEN: Fault = Fault::Broken("a snappy block is broken");
 const CUT: Fault = Fault::Broken("the snappy framing is cut off");
 
 const MAGIC: &[u8] = b"\x82SNAPPY\0";
 const HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
-const VERSIONS_BYTES: usize = 8;
 const SIZE_BYTES: usize = 4;
 const BLOCK_BYTES: usize = 32 * 1024;

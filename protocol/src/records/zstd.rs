@@ -75,7 +75,7 @@ impl Decoder {
             return Err(Fault::TooLarge);
         }
         let end = most.min(out.limit());
-        out.ensure(end);
+        out.provide(end);
         match self.context.decode_all(input, &mut out.rest(0)[..end]) {
             Ok(written) => Ok(written),
             Err(FrameDecoderError::TargetTooSmall) if most > end => Err(Fault::TooLarge),

@@ -16,7 +16,7 @@ public class WriteGolden {
             Map<String, Map<String, String>> topics = new TreeMap<>();
             Map<String, String> keep = Map.of("retention.ms", "-1");
             Map<String, String> appendTime = Map.of("retention.ms", "-1", "message.timestamp.type", "LogAppendTime");
-            for (String plain : List.of("plain", "idempotent", "lz4", "transactions")) topics.put(plain, keep);
+            for (String plain : List.of("plain", "idempotent", "lz4", "gzip", "snappy", "zstd", "transactions")) topics.put(plain, keep);
             for (String stamped : List.of("append-time", "append-time-lz4")) topics.put(stamped, appendTime);
             topics.put("compacted", Map.of("cleanup.policy", "compact", "segment.ms", "500",
                     "min.cleanable.dirty.ratio", "0.01", "delete.retention.ms", "100"));
@@ -27,7 +27,7 @@ public class WriteGolden {
         everyShape("plain", Map.of("enable.idempotence", "false"));
         everyShape("idempotent", Map.of());
         everyShape("append-time", Map.of("enable.idempotence", "false"));
-        text("lz4", Map.of("compression.type", "lz4"));
+        for (String codec : List.of("lz4", "gzip", "snappy", "zstd")) text(codec, Map.of("compression.type", codec));
         text("append-time-lz4", Map.of("compression.type", "lz4", "enable.idempotence", "false"));
         transactions();
         compacted();
@@ -58,7 +58,7 @@ public class WriteGolden {
         }
     }
 
-    /** One batch of 200 KB that spans several LZ4 blocks. */
+    /** One batch of 200 KB that spans several blocks. */
     static void text(String topic, Map<String, String> config) {
         try (var producer = producer(config)) {
             for (int i = 0; i < 2_000; i++)

@@ -22,9 +22,7 @@ fn changed_batches() {
     each_round("changed_batches", |rng| {
         let records = records_of(rng.u64(..), rng.usize(1..30));
         let mut sealed = build(&records, 0);
-        #[cfg(feature = "lz4")]
-        if rng.bool() {
-            let mut compressor = Compressor::new(Compression::Lz4).unwrap();
+        if let Ok(mut compressor) = Compressor::new(Compression::ALL[rng.usize(..Compression::ALL.len())]) {
             (sealed, _) = sealed.compress(&mut compressor, Vec::new());
         }
         sealed.stamp(ProducerStamp::NONE);
@@ -33,6 +31,50 @@ fn changed_batches() {
         outcomes[usize::from(read.is_ok())] += 1;
     });
     assert!(outcomes.iter().all(|count| *count > 100), "{outcomes:?}: some changes are noticed, some are not");
+}
+
+/// What a codec may take beside its output: its tables, and the output's former buffer while it grows.
+#[test]
+fn compressed_records_take_no_more_than_the_limit_whatever_they_say() {
+    const LARGE_LIMIT: usize = 8 << 20;
+    let mut outcomes = [[0; 3]; 5];
+    each_round("compressed_records", |rng| {
+        let codec = Compression::ALL[rng.usize(1..Compression::ALL.len())];
+        let Ok(mut compressor) = Compressor::new(codec) else { return };
+        // Text, or a bomb: megabytes of one byte, which are some hundred bytes on the wire.
+        let value = match rng.u8(..8) {
+            0 => vec![rng.u8(..); rng.usize(1 << 20..3 * LARGE_LIMIT)],
+            1..4 => vec![rng.u8(..); rng.usize(..200_000)],
+            _ => (0..rng.usize(..20_000)).map(|_| b"abcdefgh "[rng.usize(..9)]).collect(),
+        };
+        let mut builder = BatchBuilder::new(vec![0; value.len() + 200], 0);
+        builder.append(0, None, Some(&value), &[]).unwrap();
+        let (sealed, _) = builder.seal().compress(&mut compressor, Vec::new());
+        let mut bytes = sealed.bytes().to_vec();
+        if rng.u8(..4) > 0 {
+            let stream = changed(&bytes[61..], rng);
+            bytes.truncate(61);
+            bytes.extend_from_slice(&stream);
+            let length = bytes.len() as i32 - 12;
+            bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        }
+        let raw = split_batch(&mut Bytes::from(bytes)).unwrap().unwrap();
+        let (opened, usage) = measure(|| raw.open(&mut Scratch::new(), LARGE_LIMIT).map(|batch| batch.owner().len()));
+        let outcome = match opened {
+            Ok(len) => {
+                assert!(len <= LARGE_LIMIT);
+                0
+            }
+            Err(BatchError::TooLarge { .. }) => 1,
+            Err(_) => 2,
+        };
+        outcomes[codec as usize][outcome] += 1;
+        assert!(usage.peak <= LARGE_LIMIT + (1 << 20), "{codec} took {} bytes", usage.peak);
+    });
+    for codec in Compression::ALL.into_iter().skip(1).filter(|codec| codec.supported().is_ok()) {
+        let outcomes = outcomes[codec as usize];
+        assert!(outcomes.iter().all(|count| *count > 5), "{codec} was read, too large, refused: {outcomes:?}");
+    }
 }
 
 #[test]
