@@ -414,10 +414,12 @@ async fn flush_sends_what_lingers_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn acks_none_and_leader_and_lz4_work() {
-    for (acks, codec) in
-        [(Acks::None, Compression::None), (Acks::Leader, Compression::Lz4), (Acks::All, Compression::Lz4)]
-    {
+async fn acks_and_codecs_work() {
+    let acks = [Acks::None, Acks::Leader].map(|acks| (acks, Compression::None));
+    for (acks, codec) in acks.into_iter().chain(Compression::ALL.map(|codec| (Acks::All, codec))) {
+        if codec.supported().is_err() {
+            continue;
+        }
         let cluster = cluster();
         let (client, producer) = producer_with(&cluster, |builder| builder.acks(acks).compression(codec)).await;
         let mut deliveries = Vec::new();
@@ -438,19 +440,42 @@ async fn acks_none_and_leader_and_lz4_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_lz4_batches_keep_their_order_too() {
-    let cluster = cluster();
-    let (client, producer) = producer_with(&cluster, |builder| {
-        builder.compression(Compression::Lz4).batch_size(128 << 10).max_request_size(1 << 20)
-    })
-    .await;
-    let mut deliveries = Vec::new();
-    for n in 0..6000 {
-        deliveries.push(send(&producer, 0, format!("{n:0100}")).await);
+async fn batches_that_are_compressed_on_another_thread_keep_their_order_too() {
+    for (codec, level) in [(Compression::Lz4, None), (Compression::Gzip, Some(9)), (Compression::Zstd, Some(3))] {
+        if codec.supported().is_err() {
+            continue;
+        }
+        let cluster = cluster();
+        let (client, producer) = producer_with(&cluster, |builder| {
+            let builder = builder.compression(codec).batch_size(128 << 10).max_request_size(1 << 20);
+            level.into_iter().fold(builder, |builder, level| builder.compression_level(level))
+        })
+        .await;
+        let mut deliveries = Vec::new();
+        for n in 0..6000 {
+            deliveries.push(send(&producer, 0, format!("{n:0100}")).await);
+        }
+        assert_eq!(all_written(deliveries).await, (0..6000).collect::<Vec<i64>>());
+        assert_eq!(values(&cluster, "orders", 0), (0..6000).map(|n| format!("{n:0100}")).collect::<Vec<_>>());
+        producer.close(MINUTE).await.unwrap();
+        client.close().await;
     }
-    assert_eq!(all_written(deliveries).await, (0..6000).collect::<Vec<i64>>());
-    assert_eq!(values(&cluster, "orders", 0), (0..6000).map(|n| format!("{n:0100}")).collect::<Vec<_>>());
-    producer.close(MINUTE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_level_that_the_codec_does_not_have_is_refused_before_anything_starts() {
+    let cluster = cluster();
+    let client = client(&cluster, 1).await;
+    for (codec, level, sentence) in [
+        (Compression::Snappy, 1, "compression_level: snappy has no compression levels"),
+        (Compression::Gzip, 10, "compression_level: gzip has no compression level 10: it must be 1 to 9"),
+    ] {
+        let refused = Producer::builder(&client).compression(codec).compression_level(level).build().await.unwrap_err();
+        if codec.supported().is_ok() {
+            assert!(refused.to_string().contains(sentence), "{refused}");
+        }
+        assert_eq!(refused.kind(), milena_client::ErrorKind::Config);
+    }
     client.close().await;
 }
 

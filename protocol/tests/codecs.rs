@@ -38,6 +38,32 @@ fn what_is_compressed_is_what_is_read_at_every_level_and_size() {
     assert_eq!(scratch.pinned(), 0);
 }
 
+/// Simulations rest on it: the same records are the same bytes, whatever went through the same tables before.
+#[test]
+fn what_was_compressed_before_leaves_no_trace() {
+    let batches: Vec<_> = (0..12).map(|seed| records_of(seed, 1 + (seed as usize * 331) % 900)).collect();
+    for (codec, mut compressor) in everything() {
+        let all = |compressor: &mut Compressor| -> Vec<Bytes> {
+            batches.iter().map(|records| compressed_by(compressor, records)).collect()
+        };
+        let first = all(&mut compressor);
+        assert!(all(&mut compressor) == first, "{codec}");
+        // A thread of its own has tables of its own, which have seen nothing.
+        let level = codec.levels().map(|levels| *levels.end());
+        let fresh = |records: &Vec<Rec>| {
+            let compressor = level.map(|level| Compressor::with_level(codec, level).unwrap());
+            compressed_by(&mut compressor.unwrap_or_else(|| Compressor::new(codec).unwrap()), records)
+        };
+        let used: Vec<_> = batches.iter().rev().map(fresh).collect();
+        let apart: Vec<_> = batches
+            .iter()
+            .rev()
+            .map(|records| std::thread::scope(|scope| scope.spawn(|| fresh(records)).join().unwrap()))
+            .collect();
+        assert!(used == apart, "{codec}");
+    }
+}
+
 #[test]
 fn sizes_around_the_edges_of_blocks() {
     let mut scratch = Scratch::new();

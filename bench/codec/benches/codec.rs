@@ -100,13 +100,26 @@ fn read(c: &mut Criterion<CpuTime>) {
 }
 
 /// What compression adds to a batch of text: 16 KiB is Java's default batch, 64 KiB ours under load.
-fn lz4(c: &mut Criterion<CpuTime>) {
-    for (len, name) in [(16 * 1024, "lz4, 16 KiB"), (64 * 1024, "lz4, 64 KiB")] {
-        let mut group = c.benchmark_group(name);
-        let sealed = || text(len);
+fn codecs(c: &mut Criterion<CpuTime>) {
+    for codec in Compression::ALL.into_iter().filter(|codec| *codec != Compression::None) {
+        // The default level, and the highest.
+        compression(c, codec, None);
+        if let Some(levels) = codec.levels() {
+            compression(c, codec, Some(*levels.end()));
+        }
+    }
+}
+
+fn compression(c: &mut Criterion<CpuTime>, codec: Compression, level: Option<i32>) {
+    let at = level.map_or_else(String::new, |level| format!(" at level {level}"));
+    for kib in [16, 64] {
+        let name = format!("{codec}{at}, {kib} KiB");
+        let mut group = c.benchmark_group(&name);
+        let sealed = || text(kib * 1024);
         let plain = sealed().len();
         group.throughput(Throughput::Bytes(plain as u64));
-        let mut compressor = Compressor::new(Compression::Lz4).expect("the feature is on");
+        let compressor = level.map(|level| Compressor::with_level(codec, level).expect("it is one of its levels"));
+        let mut compressor = compressor.unwrap_or_else(|| Compressor::new(codec).expect("the feature is on"));
         group.bench_function("compress", |b| {
             let mut kept = Some(vec![0; 256 * 1024]);
             b.iter_batched(
@@ -121,7 +134,7 @@ fn lz4(c: &mut Criterion<CpuTime>) {
         });
         let (mut batch, _) = sealed().compress(&mut compressor, Vec::new());
         batch.stamp(ProducerStamp::NONE);
-        println!("{name}: {plain} bytes become {}", batch.len());
+        println!("{name}: {plain} bytes become {}, ratio {:.2}", batch.len(), plain as f64 / batch.len() as f64);
         let bytes = Bytes::copy_from_slice(batch.bytes());
         group.bench_function("decompress", |b| {
             let mut scratch = Scratch::new();
@@ -235,7 +248,7 @@ fn text(len: usize) -> SealedBatch {
 criterion_group! {
     name = codec;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = write, read, lz4
+    targets = write, read, codecs
 }
 
 fn main() {

@@ -83,7 +83,10 @@ impl Spawner {
             None => work,
         };
         let (fresh, queue) = mpsc::channel::<Work>();
-        let started = self.thread("milena-cpu", move || {
+        // The thread is the client's, also where an owner has the first work for it: an owner that closes waits for its own threads, and
+        // this one lives on for the others.
+        let live = self.live.parent.as_ref().unwrap_or(&self.live).clone();
+        let started = Self { live, ..self.clone() }.thread("milena-cpu", move || {
             while let Ok(work) = queue.recv() {
                 work();
             }
@@ -338,6 +341,22 @@ mod tests {
         spawner.stop_cpu();
         futures_util_block_on(spawner.drained());
         assert_eq!(spawner.threads(), 0);
+        drop(io);
+    }
+
+    #[test]
+    fn an_owner_that_closes_does_not_wait_for_the_cpu_thread_it_has_started() {
+        let (io, handle) = IoThread::start().unwrap();
+        let client = Spawner::new(handle, false);
+        let owner = client.for_owner();
+        let (told, hears) = mpsc::channel();
+        owner.cpu(Box::new(move || told.send(()).unwrap()));
+        hears.recv().unwrap();
+        assert_eq!((owner.threads(), client.threads()), (0, 1));
+        futures_util_block_on(owner.drained());
+        client.stop_cpu();
+        futures_util_block_on(client.drained());
+        assert_eq!(client.threads(), 0);
         drop(io);
     }
 
