@@ -517,6 +517,9 @@ impl State {
         for (topic, partition) in changed {
             self.on_partition_changed(&topic, partition, now);
         }
+        // It may be a coordinator again at once.
+        crate::groups::on_coordinators_changed(self, now);
+        transactions::on_coordinators_changed(self, now);
         transactions::markers::write_all(self, now);
     }
 

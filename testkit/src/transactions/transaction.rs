@@ -296,3 +296,124 @@ impl Transaction {
         self.phase = phase;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: End = End { commit: true, bumps_epoch: true };
+    const ABORT: End = End { commit: false, bumps_epoch: true };
+    const OLD_COMMIT: End = End { commit: true, bumps_epoch: false };
+
+    fn start() -> Start {
+        // A pure machine: any instant does.
+        #[expect(clippy::disallowed_methods, reason = "the beginning of a test's time")]
+        let at = Instant::now();
+        Start { at, wall_clock_ms: 0 }
+    }
+
+    /// Ids from 100 on.
+    struct Ids(i64);
+
+    impl Ids {
+        fn init(
+            &mut self,
+            transaction: &mut Transaction,
+            expected: Option<IdAndEpoch>,
+        ) -> Result<Initialised, ErrorCode> {
+            transaction.on_init(Duration::from_secs(60), expected, true, &mut || self.next())
+        }
+
+        fn end(&mut self, transaction: &mut Transaction, who: IdAndEpoch, end: End) -> Result<Ended, ErrorCode> {
+            transaction.on_end(who, end, start(), &mut || self.next())
+        }
+
+        fn next(&mut self) -> i64 {
+            self.0 += 1;
+            self.0
+        }
+    }
+
+    fn write(transaction: &mut Transaction, who: IdAndEpoch) {
+        assert_eq!(transaction.on_add(who, &[("t".to_owned(), 0)], start()), Ok(()));
+    }
+
+    #[test]
+    fn a_lost_answer_is_given_again_even_when_the_producer_id_was_rotated_with_it() {
+        let mut ids = Ids(100);
+        let mut transaction = Transaction { epoch: i16::MAX - 3, ..Transaction::new(7) };
+        assert_eq!(ids.init(&mut transaction, None), Ok(Initialised::Ready((7, i16::MAX - 2))));
+        write(&mut transaction, (7, i16::MAX - 2));
+        let first = ids.end(&mut transaction, (7, i16::MAX - 2), COMMIT);
+        assert_eq!(first, Ok(Ended::Decided((7, i16::MAX - 1))));
+        transaction.complete();
+        write(&mut transaction, (7, i16::MAX - 1));
+        let last = ids.end(&mut transaction, (7, i16::MAX - 1), COMMIT);
+        assert_eq!(last, Ok(Ended::Decided((101, 0))), "the epochs of the first id are used up");
+        assert_eq!((transaction.producer_id, transaction.epoch), (7, i16::MAX), "what the markers carry");
+        let early = ids.end(&mut transaction, (7, i16::MAX - 1), COMMIT);
+        assert_eq!(early, Err(ErrorCode::CONCURRENT_TRANSACTIONS));
+        transaction.complete();
+        let again = ids.end(&mut transaction, (7, i16::MAX - 1), COMMIT);
+        assert_eq!(again, Ok(Ended::Repeated((101, 0))));
+        write(&mut transaction, (101, 0));
+        let late = ids.end(&mut transaction, (7, i16::MAX - 1), COMMIT);
+        assert_eq!(late, Err(ErrorCode::INVALID_PRODUCER_ID_MAPPING));
+    }
+
+    #[test]
+    fn the_old_protocol_keeps_the_epoch_and_takes_a_repeat_at_its_word() {
+        let mut ids = Ids(100);
+        let mut transaction = Transaction::new(7);
+        ids.init(&mut transaction, None).ok();
+        write(&mut transaction, (7, 0));
+        assert_eq!(ids.end(&mut transaction, (7, 0), OLD_COMMIT), Ok(Ended::Decided((-1, -1))));
+        transaction.complete();
+        assert_eq!(ids.end(&mut transaction, (7, 0), OLD_COMMIT), Ok(Ended::Repeated((7, 0))));
+        assert_eq!(transaction.phase, Phase::CompleteCommit);
+    }
+
+    #[test]
+    fn while_markers_are_written_nothing_else_begins() {
+        let mut ids = Ids(100);
+        let mut transaction = Transaction::new(7);
+        ids.init(&mut transaction, None).ok();
+        write(&mut transaction, (7, 0));
+        ids.end(&mut transaction, (7, 0), ABORT).ok();
+        let partitions = [("t".to_owned(), 1)];
+        assert_eq!(transaction.on_add((7, 1), &partitions, start()), Err(ErrorCode::CONCURRENT_TRANSACTIONS));
+        assert_eq!(ids.init(&mut transaction, None), Err(ErrorCode::CONCURRENT_TRANSACTIONS));
+        assert_eq!(transaction.partitions.len(), 1);
+        transaction.complete();
+        assert_eq!(ids.init(&mut transaction, None), Ok(Initialised::Ready((7, 2))));
+    }
+
+    #[test]
+    fn a_producer_that_was_aborted_learns_its_new_epoch_and_one_that_was_replaced_does_not() {
+        let mut ids = Ids(100);
+        let mut transaction = Transaction::new(7);
+        ids.init(&mut transaction, None).ok();
+        write(&mut transaction, (7, 0));
+        transaction.fence(true, &mut || 0);
+        transaction.complete();
+        assert_eq!(ids.init(&mut transaction, Some((7, 0))), Ok(Initialised::Ready((7, 1))));
+        assert_eq!(ids.init(&mut transaction, None), Ok(Initialised::Ready((7, 2))));
+        assert_eq!(ids.init(&mut transaction, Some((7, 0))), Err(ErrorCode::PRODUCER_FENCED));
+        assert_eq!(ids.init(&mut transaction, Some((7, 1))), Err(ErrorCode::PRODUCER_FENCED));
+    }
+
+    #[test]
+    fn the_time_of_a_transaction_runs_from_its_first_partition() {
+        let mut ids = Ids(100);
+        let mut transaction = Transaction::new(7);
+        ids.init(&mut transaction, None).ok();
+        assert_eq!(transaction.deadline(), None);
+        let began = start();
+        transaction.on_add((7, 0), &[("t".to_owned(), 0)], began).ok();
+        let later = Start { at: began.at + Duration::from_secs(10), ..began };
+        transaction.on_add((7, 0), &[("t".to_owned(), 1)], later).ok();
+        assert_eq!(transaction.deadline(), Some(began.at + Duration::from_secs(60)));
+        ids.end(&mut transaction, (7, 0), COMMIT).ok();
+        assert_eq!(transaction.deadline(), None, "a decision is never taken back");
+    }
+}
