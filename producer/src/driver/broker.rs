@@ -89,6 +89,8 @@ struct Entry {
 enum Turn {
     Took,
     Nothing,
+    /// One of its batches is being compressed elsewhere, and there may be more to do about it at once.
+    Handed,
     /// It must wait for the next request, or for something else; it stays in front.
     NotNow,
 }
@@ -487,13 +489,18 @@ impl Task {
             entries: self.spare.pop().unwrap_or_default(),
         });
         let mut may_compress = true;
-        let mut wants_more = false;
+        let (mut wants_more, mut handed) = (false, false);
         for _ in 0..self.ready.len() {
             let Some(part) = self.ready.pop_front() else { break };
-            if let Turn::NotNow = self.turn(&part, &mut flight, &mut may_compress, now) {
-                self.ready.push_front(part);
-                wants_more = !may_compress && flight.bytes < ENOUGH;
-                break;
+            match self.turn(&part, &mut flight, &mut may_compress, now) {
+                Turn::Took | Turn::Nothing => {}
+                // Whoever finishes the compression does not ring for a partition that is in the queue: it must not be slept on.
+                Turn::Handed => handed = true,
+                Turn::NotNow => {
+                    self.ready.push_front(part);
+                    wants_more = !may_compress && flight.bytes < ENOUGH;
+                    break;
+                }
             }
         }
         if wants_more && (flight.entries.is_empty() || !self.flights.is_empty()) {
@@ -503,7 +510,7 @@ impl Task {
         }
         if flight.entries.is_empty() {
             self.spare.push(flight.entries);
-            return false;
+            return handed && !self.ready.is_empty();
         }
         self.submit(flight, now);
         !self.ready.is_empty()
@@ -674,7 +681,7 @@ impl Task {
         let mut state = part.lock();
         state.queued = false;
         self.requeue(part, &mut state, now);
-        Turn::Nothing
+        Turn::Handed
     }
 
     fn submit(&mut self, mut flight: Flight, now: Instant) {
