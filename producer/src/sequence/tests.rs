@@ -512,3 +512,114 @@ fn no_history_loses_doubles_or_reorders_a_batch() {
     }
     assert!(written > 100_000, "a history in which nothing happens proves nothing: {written}");
 }
+
+// ---- transactions
+
+impl Flow {
+    fn transactional() -> Self {
+        Self { window: Window::transactional(5), ..Self::new() }
+    }
+
+    /// With the first batch acked, so that the others are pipelined.
+    fn in_transaction() -> Self {
+        let mut flow = Self::transactional();
+        let sent = flow.run_with(1);
+        assert!(matches!(flow.answer(sent[0].0, OK), Answer::Written(_)));
+        flow
+    }
+}
+
+#[test]
+fn batches_of_a_transaction_say_so() {
+    assert!(Flow::in_transaction().stamps[&0].transactional);
+    let mut flow = Flow::new();
+    flow.run();
+    assert!(!flow.stamps[&0].transactional);
+}
+
+#[test]
+fn a_new_epoch_starts_at_sequence_zero_and_pipelines_at_once() {
+    let mut flow = Flow::in_transaction();
+    for epoch in 1..4 {
+        flow.window.restart(Identity { producer_id: 7, epoch });
+        let first = flow.next;
+        let sent = flow.run();
+        assert_eq!(sent.len(), 5, "not one round trip for each transaction");
+        let expected = Stamp { producer_id: 7, epoch, base_sequence: 0, transactional: true };
+        assert_eq!(flow.stamps[&first], expected);
+        assert_eq!(flow.stamps[&(first + 4)].base_sequence, 40);
+        for (ticket, _) in sent {
+            assert!(matches!(flow.answer(ticket, OK), Answer::Written(_)));
+        }
+    }
+    // Of another producer id the broker has never heard.
+    flow.window.restart(Identity { producer_id: 8, epoch: 0 });
+    assert_eq!(flow.run().len(), 1);
+}
+
+#[test]
+fn a_failure_stops_the_partition_until_the_next_epoch_and_bumps_nothing() {
+    // librdkafka 1.8.2 (#3575): no new epoch in the midst of a transaction.
+    for code in [
+        ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ErrorCode::UNKNOWN_PRODUCER_ID,
+        ErrorCode::INVALID_PRODUCER_EPOCH,
+        ErrorCode::TRANSACTION_ABORTABLE,
+        ErrorCode::INVALID_TXN_STATE,
+        ErrorCode::PRODUCER_FENCED,
+    ] {
+        let mut flow = Flow::in_transaction();
+        let sent = flow.run_with(3);
+        let answer = flow.answer(sent[0].0, code);
+        assert!(matches!(answer, Answer::Failed(_, Outcome::NotWritten)), "{code}: {answer:?}");
+        let answer = flow.answer(sent[1].0, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        assert!(matches!(answer, Answer::Failed(_, Outcome::NotWritten)), "{code}: {answer:?}");
+        assert!(matches!(flow.answer(sent[2].0, ErrorCode::NOT_ENOUGH_REPLICAS), Answer::Again));
+        assert_eq!(flow.window.next(flow.now + Duration::from_secs(3600)), Next::Blocked, "{code}");
+        assert_eq!(flow.window.drain().len(), 1);
+        flow.window.restart(Identity { producer_id: 7, epoch: 1 });
+        flow.now += Duration::from_secs(60);
+        assert_eq!(flow.run_with(1).len(), 1, "{code}");
+    }
+}
+
+#[test]
+fn what_is_given_up_is_not_sent_again_and_comes_back_when_nothing_of_it_is_under_way() {
+    let mut flow = Flow::in_transaction();
+    let sent = flow.run_with(4);
+    let drained = flow.window.drain();
+    assert!(drained.is_empty(), "they are with the broker");
+    assert!(matches!(flow.answer(sent[0].0, OK), Answer::Written(_)));
+    let refused = flow.answer(sent[1].0, ErrorCode::NOT_ENOUGH_REPLICAS);
+    assert!(matches!(refused, Answer::Failed(_, Outcome::NotWritten)), "{refused:?}");
+    // The leader moves: the old one may still answer, nobody sends to the new one.
+    flow.window.on_move();
+    assert_eq!(flow.window.next(flow.now), Next::Blocked);
+    assert!(matches!(flow.answer(sent[2].0, OK), Answer::Written(_)));
+    let lost = flow.window.on_lost(sent[3].0, flow.now, &mut flow.rng);
+    assert!(matches!(lost, Some((_, Outcome::Unknown))), "{lost:?}");
+    assert!(flow.window.is_empty());
+}
+
+#[test]
+fn what_was_not_sent_when_the_transaction_is_given_up_was_not_written() {
+    let mut flow = Flow::in_transaction();
+    let sent = flow.run_with(2);
+    // The first waits to be sent again, the second too: one of unknown fate, one that was never with a broker.
+    flow.window.on_lost(sent[0].0, flow.now, &mut flow.rng);
+    assert!(flow.window.on_unsent(sent[1].0).is_none());
+    let outcomes: Vec<_> = flow.window.drain().into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(outcomes, [Outcome::Unknown, Outcome::NotWritten]);
+}
+
+#[test]
+fn a_batch_that_comes_before_the_markers_of_the_transaction_before_is_sent_again_in_milliseconds() {
+    let mut flow = Flow::in_transaction();
+    let sent = flow.run_with(1);
+    assert!(matches!(flow.answer(sent[0].0, ErrorCode::CONCURRENT_TRANSACTIONS), Answer::Again));
+    let Next::NotBefore(at) = flow.window.next(flow.now) else { panic!("it is not sent again") };
+    assert!(at - flow.now < Duration::from_millis(25));
+    flow.now = at;
+    let sent = flow.run_with(0);
+    assert!(matches!(flow.answer(sent[0].0, OK), Answer::Written(_)));
+}

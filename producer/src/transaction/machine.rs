@@ -378,10 +378,9 @@ impl Machine {
         let timeout = now + self.request_timeout;
         let deadline = wake.map_or(timeout, |wake| wake.min(timeout));
         let identity = self.identity.unwrap_or(Identity { producer_id: -1, epoch: -1 });
-        match &ask {
-            Ask::Init(_) => {}
+        if self.protocol == Protocol::V2 && !matches!(ask, Ask::Init(_)) {
             // From here on the coordinator may know of the transaction.
-            _ => self.started = true,
+            self.started = true;
         }
         Step::Ask { ask, identity, protocol: self.protocol, deadline }
     }
@@ -470,6 +469,7 @@ impl Machine {
             Ok(reply) => self.on_answer(&ask, reply),
             Err(NoReply { error, lost }) => {
                 self.lost |= lost;
+                self.started |= lost && !matches!(ask, Ask::Init(_));
                 if let (Ask::End { .. }, Some(ending)) = (&ask, &mut self.ending) {
                     ending.lost |= lost;
                 }
@@ -533,6 +533,7 @@ impl Machine {
                             if let Some(added) = self.partitions.get_mut(&partition) {
                                 *added = true;
                             }
+                            self.started = true;
                         }
                         Err(error) => worst = worse(worst, error.with_topic_partition(partition)),
                     }
@@ -542,6 +543,7 @@ impl Machine {
             }
             (Ask::AddOffsets(group), Reply::Group(code)) => {
                 check(ApiKey::ADD_OFFSETS_TO_TXN, code)?;
+                self.started = true;
                 self.groups.insert(group.clone());
             }
             (Ask::CommitOffsets(what), Reply::Offsets(answers)) => {
@@ -601,6 +603,12 @@ impl Machine {
 
     /// Another producer has the id, or the coordinator does not take this one any more.
     fn on_fenced(&mut self, ask: &Ask, error: Error) {
+        let nothing_to_abort = error.code() == Some(ErrorCode::INVALID_TXN_STATE) && self.protocol == Protocol::V1;
+        if nothing_to_abort && self.lost && *ask == (Ask::End { commit: false }) {
+            // What was lost had never arrived, so there is no transaction. A new epoch sees to it that it does not arrive later.
+            self.begin_anew();
+            return self.finish(Ended::Done);
+        }
         let lost = matches!(ask, Ask::End { .. }) && self.ending.as_ref().is_some_and(|ending| ending.lost);
         let outcome = if lost { Outcome::Unknown } else { Outcome::NotWritten };
         self.die(error.with_outcome(outcome));
@@ -699,3 +707,6 @@ fn must_abort(error: &Error) -> Error {
     )
     .with_source(error.clone())
 }
+
+#[cfg(test)]
+mod tests;
