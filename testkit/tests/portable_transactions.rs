@@ -16,11 +16,15 @@ use bytes::Bytes;
 use common::script::{Conn, Script, batch, code, compare, text};
 use common::transactional::Txn;
 use common::*;
+use milena_protocol::messages::add_partitions_to_txn_request::{
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+};
 use milena_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use milena_protocol::messages::describe_producers_request::TopicRequest;
 use milena_protocol::messages::fetch_response::PartitionData;
 use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use milena_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use milena_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use milena_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use milena_protocol::messages::*;
 use milena_protocol::{ErrorCode, StrBytes};
@@ -450,6 +454,122 @@ async fn adding(script: &mut Script) {
     script.line(format_args!("{head}, read: {all}"));
 }
 
+/// What brokers ask one another, and what Kafka answers to everybody where nobody has to be authorised.
+async fn verifying(script: &mut Script, level: i16) {
+    let mut s = Stage::new(script, "verify", false).await;
+    let head = s.head();
+    s.init().await;
+    let old = Txn { epoch: s.txn.epoch - 1, ..s.txn.clone() };
+    let other = Txn { producer_id: 1 << 40, ..s.txn.clone() };
+    for version in [4, 5] {
+        // Both belong to the new protocol: where that cannot be stored, something has to be there to be verified.
+        if level == 0 {
+            s.coordinator.add(&s.txn, s.topic, 0).await;
+        }
+        for (what, who, verify_only, partitions) in [
+            ("verify", &s.txn, true, vec![0]),
+            ("add", &s.txn, false, vec![0]),
+            ("verify one that is there", &s.txn, true, vec![0, 1]),
+            ("verify one that does not exist", &s.txn, true, vec![0, 9]),
+            ("verify an old epoch", &old, true, vec![0]),
+            ("verify another id", &other, true, vec![0]),
+        ] {
+            if level == 0 && !verify_only {
+                continue;
+            }
+            let topic = AddPartitionsToTxnTopic::default().with_name(name(s.topic)).with_partitions(partitions);
+            let one = AddPartitionsToTxnTransaction::default()
+                .with_transactional_id(who.transactional_id())
+                .with_producer_id(ProducerId(who.producer_id))
+                .with_producer_epoch(who.epoch)
+                .with_verify_only(verify_only)
+                .with_topics(vec![topic]);
+            let request = AddPartitionsToTxnRequest::default().with_transactions(vec![one]);
+            let response = s.coordinator.call(version, request).await;
+            let mut codes: Vec<String> = Vec::new();
+            for topic in response.results_by_transaction.iter().flat_map(|result| &result.topic_results) {
+                let results = topic.results_by_partition.iter();
+                codes.extend(results.map(|p| format!("{} {}", p.partition_index, code(p.partition_error_code))));
+            }
+            codes.sort();
+            let top = code(response.error_code);
+            script.line(format_args!("{head}, v{version} {what}: {top} {codes:?}"));
+        }
+        let ended = s.end(false).await;
+        script.line(format_args!("{head}, v{version} abort: {ended}"));
+    }
+}
+
+async fn listing(script: &mut Script) {
+    let mut s = Stage::new(script, "list", false).await;
+    let head = s.head();
+    s.init().await;
+    s.write(&["a"]).await;
+    let id = s.txn.producer_id;
+    for (what, states, ids, longer) in [
+        ("everything", vec![], vec![], -1),
+        ("its state", vec!["Ongoing"], vec![], -1),
+        ("another state", vec!["CompleteCommit"], vec![], -1),
+        ("an unknown state", vec!["Nonsense", "Ongoing"], vec![], -1),
+        ("only unknown states", vec!["Nonsense"], vec![], -1),
+        ("states that nobody sees", vec!["Dead", "PrepareEpochFence"], vec![], -1),
+        ("its id", vec![], vec![id], -1),
+        ("another id", vec![], vec![1 << 40], -1),
+        ("running for an hour", vec![], vec![], 3_600_000),
+        ("running at all", vec![], vec![id], 0),
+    ] {
+        pause().await; // so that it has run for longer than nothing
+        let request = ListTransactionsRequest::default()
+            .with_state_filters(states.iter().map(|state| text(state)).collect())
+            .with_producer_id_filters(ids.into_iter().map(ProducerId).collect())
+            .with_duration_filter(longer);
+        let response = s.coordinator.call(1, request).await;
+        let mine = response.transaction_states.iter().find(|state| state.producer_id.0 == id);
+        let mine = mine.map(|state| state.transaction_state.to_string());
+        let unknown: Vec<String> = response.unknown_state_filters.iter().map(|state| state.to_string()).collect();
+        script.line(format_args!("{head}, {what}: {} {mine:?} unknown {unknown:?}", code(response.error_code)));
+    }
+    s.end(true).await;
+}
+
+/// One request with batches for several partitions, and one of them not in the transaction.
+async fn several(script: &mut Script, v2: bool) {
+    let mut s = Stage::new(script, "several", v2).await;
+    let head = s.head();
+    s.init().await;
+    if !v2 {
+        for partition in [0, 2] {
+            s.coordinator.add(&s.txn, s.topic, partition).await;
+        }
+    }
+    let mut data = Vec::new();
+    for partition in [0, 1, 2, 9] {
+        let bytes = s.txn.batch(&["a"], now_ms()).bytes();
+        data.push(PartitionProduceData::default().with_index(partition).with_records(Some(bytes)));
+    }
+    let topic = TopicProduceData::default().with_name(name(s.topic)).with_partition_data(data);
+    let request = ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(30_000)
+        .with_transactional_id(Some(s.txn.transactional_id()))
+        .with_topic_data(vec![topic]);
+    let response = s.leader.call(if v2 { 12 } else { 11 }, request).await;
+    let mut codes: Vec<String> = Vec::new();
+    for p in response.responses.iter().flat_map(|topic| &topic.partition_responses) {
+        codes.push(format!("{} {}", p.index, code(p.error_code)));
+    }
+    codes.sort();
+    let state = s.describe().await;
+    script.line(format_args!("{head}: {codes:?}; {state}"));
+    let ended = s.end(true).await;
+    script.line(format_args!("{head}, commit: {ended}"));
+    for partition in [0, 1, 2] {
+        let (stable, end) =
+            (s.leader.latest(s.topic, partition, true).await, s.leader.latest(s.topic, partition, false).await);
+        script.line(format_args!("{head}, partition {partition}: stable {stable} end {end}"));
+    }
+}
+
 async fn offsets(script: &mut Script, v2: bool) {
     let mut s = Stage::new(script, "offsets", v2).await;
     let head = s.head();
@@ -716,10 +836,21 @@ async fn new_protocol_on_an_old_cluster(script: &mut Script) {
     let (txn, topic) = (s.txn.clone(), s.topic);
     let wrote = s.raw_write(&txn, 12).await;
     script.line(format_args!("{head}, produce v12: {wrote}"));
+    let (mut adder, mut txn_of) = Stage::producer(script, "new-add", false).await;
+    adder.init(&mut txn_of).await;
     let (coordinator, txn) = Stage::producer(script, "new-end", false).await;
     (s.coordinator, s.txn) = (coordinator, txn);
     s.init().await;
     s.write(&["a"]).await;
+    let added = AddPartitionsToTxnTopic::default().with_name(name(topic)).with_partitions(vec![1]);
+    let one = AddPartitionsToTxnTransaction::default()
+        .with_transactional_id(txn_of.transactional_id())
+        .with_producer_id(ProducerId(txn_of.producer_id))
+        .with_producer_epoch(txn_of.epoch)
+        .with_topics(vec![added]);
+    let response = adder.call(4, AddPartitionsToTxnRequest::default().with_transactions(vec![one])).await;
+    let count = response.results_by_transaction.len();
+    script.line(format_args!("{head}, add v4: {} {count} results", code(response.error_code)));
     let response = s.coordinator.call(5, s.txn.end_request(true)).await;
     script.line(format_args!("{head}, end v5: {} epoch {}", code(response.error_code), response.producer_epoch));
     let (coordinator, txn) = Stage::producer(script, "new-offsets", false).await;
@@ -758,6 +889,8 @@ async fn run(bootstrap: SocketAddr) -> (i16, String) {
     let mut script = Script::new(bootstrap);
     let level = version(&mut script).await;
     adding(&mut script).await;
+    verifying(&mut script, level).await;
+    listing(&mut script).await;
     let protocols: &[bool] = if level >= 2 { &[true, false] } else { &[false] };
     for v2 in protocols.iter().copied() {
         life(&mut script, v2).await;
@@ -765,6 +898,7 @@ async fn run(bootstrap: SocketAddr) -> (i16, String) {
         initialising(&mut script, v2).await;
         ends(&mut script, v2).await;
         producing(&mut script, v2, level).await;
+        several(&mut script, v2).await;
         offsets(&mut script, v2).await;
         members(&mut script, v2).await;
         timeouts(&mut script, v2).await;
@@ -786,7 +920,8 @@ fn expected(level: i16) -> &'static str {
 }
 
 async fn compare_in_process(level: i16) {
-    let cluster = Cluster::builder().transaction_version(level).allow_backward_commits().start().await.unwrap();
+    let cluster =
+        Cluster::builder().brokers(1).transaction_version(level).allow_backward_commits().start().await.unwrap();
     let servers = cluster.bootstrap_servers();
     let (told, lines) = run(servers.split(',').next().unwrap().parse().unwrap()).await;
     assert_eq!(told, level);

@@ -79,7 +79,12 @@ impl Api for AddPartitionsToTxn {
     fn serve(state: &mut State, call: &Call, request: AddPartitionsToTxnRequest) -> Served<AddPartitionsToTxnResponse> {
         let mut response = AddPartitionsToTxnResponse::default();
         for asked in asked(call, &request) {
-            let results = results(&add(state, call, &asked), call.version);
+            let codes = add(state, call, &asked);
+            if codes.iter().any(|(_, code)| *code == ErrorCode::UNSUPPORTED_VERSION) {
+                let code = ErrorCode::UNSUPPORTED_VERSION.0;
+                return Served::Now(AddPartitionsToTxnResponse::default().with_error_code(code));
+            }
+            let results = results(&codes, call.version);
             if call.version < 4 {
                 response.results_by_topic_v3_and_below = results;
             } else {
@@ -112,9 +117,14 @@ fn add(state: &mut State, call: &Call, asked: &Asked<'_>) -> Results {
         let code = |found: Result<(), ErrorCode>| found.err().unwrap_or(ErrorCode::OPERATION_NOT_ATTEMPTED);
         return partitions.into_iter().zip(found.into_iter().map(code)).collect();
     }
-    if asked.verify_only {
+    // With transaction.version 0 there is no place for what belongs to the new protocol, and the request fails as a whole.
+    let refused = call.version >= 4 && state.transaction_version() == 0;
+    if asked.verify_only || refused {
         let verify = |partition: &(String, i32)| match state.transaction(asked.id) {
-            Some(transaction) => transaction.verify(asked.producer, partition),
+            Some(transaction) => transaction.verify(asked.producer, partition).map_err(|code| match code {
+                ErrorCode::TRANSACTION_ABORTABLE if !asked.verify_only => ErrorCode::UNSUPPORTED_VERSION,
+                code => code,
+            }),
             None => Err(ErrorCode::INVALID_PRODUCER_ID_MAPPING),
         };
         let code = |partition: &(String, i32)| verify(partition).err().unwrap_or(ErrorCode::NONE);

@@ -58,7 +58,8 @@ pub struct TransactionInfo {
 }
 
 impl State {
-    fn transaction_version(&self) -> i16 {
+    /// The finalised level of transaction.version.
+    pub(crate) fn transaction_version(&self) -> i16 {
         self.settings.features.get("transaction.version").copied().unwrap_or(0)
     }
 
