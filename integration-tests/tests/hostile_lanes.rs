@@ -115,10 +115,8 @@ async fn stand_between(mut client: DuplexStream, mut broker: MemoryStream, api: 
         }
         let Some(mut answer) = frame(&mut broker).await else { return };
         match &play {
-            Play::Trick(trick, left) if asked == api => {
-                if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
-                    return trick.play(&mut client, &answer).await;
-                }
+            Play::Trick(trick, left) if asked == api && is_left(left) => {
+                return trick.play(&mut client, &answer).await;
             }
             Play::ByteByByte if asked == api => {
                 for byte in &answer[..answer.len() - 1] {
@@ -135,6 +133,11 @@ async fn stand_between(mut client: DuplexStream, mut broker: MemoryStream, api: 
             return;
         }
     }
+}
+
+/// Takes one off.
+fn is_left(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 #[derive(Clone)]

@@ -1,10 +1,5 @@
 //! The transactional producer's calls, dropped. What was committed is there, once; what was not is not.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "scenarios in virtual time: they sleep on the paused clock, which is free"
-)]
-
 use milena::{CommitError, GroupMetadata, OffsetAndMetadata, Record, TopicPartition, TransactionalProducer};
 use milena_testkit::{Api, Reaction};
 
