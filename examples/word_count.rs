@@ -16,6 +16,9 @@
 //! word_count --bootstrap-servers … --role count --exit-when-idle 10    # twice, in two terminals
 //! word_count --bootstrap-servers … --role show
 //! ```
+//!
+//! With `--guarantee exactly-once` the counts, the state and the offsets are committed in transactions: kill what you like, and who
+//! reads committed records (as `--role show` does) sees every word counted once.
 
 #![expect(clippy::disallowed_methods, reason = "a program waits by the clock; the bans are for the library")]
 
@@ -29,14 +32,14 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use milena::{
-    Client, Delivery, NewTopic, OffsetSpec, PartitionConsumer, Producer, Record, StartAt, TopicPartition,
-    streams::{KafkaStreams, RunningStreams, StreamsBuilder, StreamsConfig, StreamsState, Topology},
+    Client, Delivery, IsolationLevel, NewTopic, OffsetSpec, PartitionConsumer, Producer, Record, StartAt,
+    TopicPartition,
+    streams::{
+        KafkaStreams, ProcessingGuarantee, RunningStreams, StreamsBuilder, StreamsConfig, StreamsState, Topology,
+    },
 };
 use milena_testkit::Cluster;
 use tokio::time::Instant;
-
-const LINES: &str = "text-lines-topic";
-const COUNTS: &str = "word-counts-output-topic";
 
 /// Counts words with milena's Streams.
 #[derive(Parser)]
@@ -59,6 +62,15 @@ struct Arguments {
     /// With --role count: end after so many seconds without a record [default: run until Ctrl-C]
     #[arg(long, value_name = "SECONDS")]
     exit_when_idle: Option<u64>,
+    /// The topic of the lines
+    #[arg(long, default_value = "text-lines-topic")]
+    lines_topic: String,
+    /// The topic of the counts
+    #[arg(long, default_value = "word-counts-output-topic")]
+    counts_topic: String,
+    /// What a crash may do to the counts
+    #[arg(long, value_enum, default_value_t = Guarantee::AtLeastOnce)]
+    guarantee: Guarantee,
     /// Partitions of the topics that are created
     #[arg(long, default_value_t = 4)]
     partitions: i32,
@@ -66,8 +78,9 @@ struct Arguments {
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     replication_factor: i16,
     /// Milliseconds between two commits: the shorter, the sooner results show; the longer, the fewer there are
-    #[arg(long, default_value_t = 1_000)]
-    commit_interval_ms: u64,
+    /// [default: 1000; with exactly-once 100]
+    #[arg(long)]
+    commit_interval_ms: Option<u64>,
     /// Seconds until the group gives the tasks of a silent instance to others
     #[arg(long, default_value_t = 45, value_name = "SECONDS")]
     session_timeout: u64,
@@ -86,6 +99,24 @@ enum Role {
     Count,
     /// Print the counts
     Show,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Guarantee {
+    /// A word may be counted twice after a crash
+    AtLeastOnce,
+    /// Never
+    ExactlyOnce,
+}
+
+impl Guarantee {
+    /// The guarantee for Streams, and milliseconds between two commits.
+    fn settings(self) -> (ProcessingGuarantee, u64) {
+        match self {
+            Self::AtLeastOnce => (ProcessingGuarantee::AtLeastOnce, 1_000),
+            Self::ExactlyOnce => (ProcessingGuarantee::ExactlyOnce, 100),
+        }
+    }
 }
 
 #[tokio::main]
@@ -125,8 +156,9 @@ async fn run(arguments: Arguments) -> Outcome {
 
 async fn with_cluster(arguments: &Arguments, servers: &str, lines: &[String]) -> Outcome {
     let client = Client::builder(servers).client_id("word-count").connect().await.map_err(|error| error.to_string())?;
-    let topics = [LINES, COUNTS]
-        .map(|name| NewTopic::new(name, arguments.partitions).replication_factor(arguments.replication_factor));
+    let topics = [&arguments.lines_topic, &arguments.counts_topic].map(|name| {
+        NewTopic::new(name.as_str(), arguments.partitions).replication_factor(arguments.replication_factor)
+    });
     if arguments.role != Role::Show {
         client
             .admin()
@@ -135,23 +167,27 @@ async fn with_cluster(arguments: &Arguments, servers: &str, lines: &[String]) ->
             .map_err(|error| format!("the topics cannot be created: {error}"))?;
     }
     if matches!(arguments.role, Role::All | Role::Load) {
-        load(&client, lines).await.map_err(|error| format!("loading the text failed: {error}"))?;
+        load(&client, &arguments.lines_topic, lines)
+            .await
+            .map_err(|error| format!("loading the text failed: {error}"))?;
     }
     if matches!(arguments.role, Role::All | Role::Count) {
         count(&client, arguments).await?;
     }
     if arguments.role != Role::Load {
-        show(&client, arguments.top).await.map_err(|error| format!("reading the counts failed: {error}"))?;
+        show(&client, &arguments.counts_topic, arguments.top)
+            .await
+            .map_err(|error| format!("reading the counts failed: {error}"))?;
     }
     client.close().await;
     Ok(())
 }
 
 /// The whole application.
-fn word_count() -> Outcome<Topology> {
+fn word_count(arguments: &Arguments) -> Outcome<Topology> {
     let builder = StreamsBuilder::new();
     builder
-        .stream::<(), String>(LINES)
+        .stream::<(), String>(arguments.lines_topic.as_str())
         .flat_map_values_with(|line: &String, emit| {
             for word in line.to_lowercase().split(|c| !matches!(c, 'a'..='z' | '0'..='9' | '_')) {
                 if !word.is_empty() {
@@ -162,18 +198,21 @@ fn word_count() -> Outcome<Topology> {
         .group_by(|_, word| word.clone())
         .count("word-counts")
         .to_stream()
-        .to(COUNTS);
+        .to(arguments.counts_topic.as_str());
     builder.build().map_err(|error| error.to_string())
 }
 
 async fn count(client: &Client, arguments: &Arguments) -> Outcome {
+    let (guarantee, every) = arguments.guarantee.settings();
     let config = StreamsConfig::new(&arguments.application_id)
+        .processing_guarantee(guarantee)
         .num_stream_threads(arguments.threads)
         .replication_factor(arguments.replication_factor)
         .session_timeout(Duration::from_secs(arguments.session_timeout))
-        .commit_interval(Duration::from_millis(arguments.commit_interval_ms));
+        .commit_interval(Duration::from_millis(arguments.commit_interval_ms.unwrap_or(every)));
     let started = Instant::now();
-    let streams = KafkaStreams::new(word_count()?, config).start(client).await.map_err(|error| error.to_string())?;
+    let streams =
+        KafkaStreams::new(word_count(arguments)?, config).start(client).await.map_err(|error| error.to_string())?;
     streams.running().await.map_err(|error| error.to_string())?;
     tokio::select! {
         done = finished(&streams, arguments) => done?,
@@ -215,12 +254,12 @@ async fn finished(streams: &RunningStreams, arguments: &Arguments) -> Outcome {
     }
 }
 
-async fn load(client: &Client, lines: &[String]) -> Result<(), milena::Error> {
+async fn load(client: &Client, topic: &str, lines: &[String]) -> Result<(), milena::Error> {
     let started = Instant::now();
     let producer = Producer::builder(client).build().await?;
     let mut deliveries: VecDeque<Delivery> = VecDeque::new();
     for line in lines {
-        deliveries.push_back(producer.send(&Record::to(LINES).value(line)).await?);
+        deliveries.push_back(producer.send(&Record::to(topic).value(line)).await?);
         if deliveries.len() > 100_000
             && let Some(oldest) = deliveries.pop_front()
         {
@@ -236,13 +275,16 @@ async fn load(client: &Client, lines: &[String]) -> Result<(), milena::Error> {
     Ok(())
 }
 
-/// Reads the output topic to its end and prints the last count of each word, the largest first.
-async fn show(client: &Client, top: usize) -> Result<(), milena::Error> {
-    let partitions = client.admin().describe_topic(COUNTS).await?.partitions.len() as i32;
-    let ask: Vec<_> = (0..partitions).map(|p| (TopicPartition::new(COUNTS, p), OffsetSpec::Latest)).collect();
+/// Reads the output topic to its end, what is committed of it, and prints the last count of each word, the largest first.
+async fn show(client: &Client, topic: &str, top: usize) -> Result<(), milena::Error> {
+    let partitions = client.admin().describe_topic(topic).await?.partitions.len() as i32;
+    let ask: Vec<_> = (0..partitions).map(|p| (TopicPartition::new(topic, p), OffsetSpec::Latest)).collect();
     let ends = client.admin().list_offsets(&ask).await?;
-    let mut reader =
-        PartitionConsumer::builder(client).assign(COUNTS, 0..partitions, StartAt::Beginning).build().await?;
+    let mut reader = PartitionConsumer::builder(client)
+        .assign(topic, 0..partitions, StartAt::Beginning)
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .build()
+        .await?;
     let handle = reader.handle();
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
     while !ends.iter().all(|(partition, end)| handle.position(partition) >= Some(end.unwrap_or(0))) {

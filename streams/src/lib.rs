@@ -30,7 +30,7 @@ pub use error::{ProcessingError, StreamsError, TopologyError};
 pub use milena_client::SerializeError;
 pub use processor::Emit;
 pub use record::{Headers, Record};
-pub use runtime::{KafkaStreams, RunningStreams, StreamsConfig, StreamsState};
+pub use runtime::{KafkaStreams, ProcessingGuarantee, RunningStreams, StreamsConfig, StreamsState};
 pub use serde::{DefaultSerde, NullableSerde, Serde, UnitSerde};
 pub use test_driver::{StoreView, TestDriverBuilder, TopologyTestDriver};
 pub use topology::Topology;

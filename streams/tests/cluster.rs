@@ -3,111 +3,18 @@
 #![expect(clippy::disallowed_methods, reason = "a test waits by the paused clock")]
 #![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
-use std::{collections::BTreeMap, time::Duration};
+mod common;
 
-use milena_client::{Client, TopicPartition, WallClock};
-use milena_consumer::{PartitionConsumer, StartAt};
+use std::time::Duration;
+
+use common::{COUNTS, LINES, caught_up, client, cluster, counts, kill, load, text, word_count};
 use milena_producer::{Producer, Record};
-use milena_streams::{KafkaStreams, RunningStreams, StreamsBuilder, StreamsConfig, StreamsState, Topology};
-use milena_testkit::{Cluster, ClusterBuilder};
-use tokio::{runtime::Handle, time::Instant};
-
-const LINES: &str = "text-lines-topic";
-const COUNTS: &str = "word-counts-output-topic";
-
-fn word_count() -> Topology {
-    let b = StreamsBuilder::new();
-    b.stream::<(), String>(LINES)
-        .flat_map_values_with(|line: &String, emit| {
-            line.split(' ').filter(|word| !word.is_empty()).for_each(|word| emit.push(word.to_owned()));
-        })
-        .group_by(|_, word| word.clone())
-        .count("word-counts")
-        .to_stream()
-        .to(COUNTS);
-    b.build().unwrap()
-}
-
-fn cluster(partitions: i32) -> ClusterBuilder {
-    Cluster::builder().topic(LINES, partitions).topic(COUNTS, partitions)
-}
-
-async fn client(cluster: &Cluster, seed: u64) -> Client {
-    let clock = WallClock::from_fn(|| milena_testkit::WALL_CLOCK_BASE_MS);
-    Client::builder(cluster.bootstrap_servers())
-        .simulation(Handle::current())
-        .seed(seed)
-        .connector(cluster.connector())
-        .resolver(cluster.resolver())
-        .wall_clock(clock)
-        .connect()
-        .await
-        .unwrap()
-}
+use milena_streams::{KafkaStreams, StreamsConfig, StreamsState};
+use milena_testkit::Cluster;
+use tokio::time::Instant;
 
 fn config() -> StreamsConfig {
     StreamsConfig::new("app").commit_interval(Duration::from_secs(1))
-}
-
-/// Random lines, and a plain count of their words.
-fn text(seed: u64, lines: usize) -> (Vec<String>, BTreeMap<String, i64>) {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut plain = BTreeMap::new();
-    let lines = (0..lines).map(|_| {
-        let words: Vec<String> =
-            (0..rng.usize(0..12)).map(|_| format!("w{}", 300_f64.powf(rng.f64()) as u32)).collect();
-        for word in &words {
-            *plain.entry(word.clone()).or_default() += 1;
-        }
-        words.join(" ")
-    });
-    (lines.collect(), plain)
-}
-
-async fn load(client: &Client, lines: &[String]) {
-    let producer = Producer::builder(client).build().await.unwrap();
-    for line in lines {
-        drop(producer.send(&Record::to(LINES).value(line)).await.unwrap());
-    }
-    producer.close(Duration::from_secs(30)).await.unwrap();
-}
-
-/// Waits until everything that is in the topics is counted and committed.
-async fn caught_up(streams: &RunningStreams, partitions: usize) {
-    for _ in 0..600 {
-        let left = streams.uncommitted_records().await.unwrap();
-        if left.len() == partitions && left.values().all(|left| *left == 0) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    panic!("not caught up: {:?} {:?}", streams.state(), streams.uncommitted_records().await);
-}
-
-/// The last count of each word, and how many records say so.
-async fn counts(client: &Client, topic: &str, partitions: i32) -> (BTreeMap<String, i64>, usize) {
-    let ends = client
-        .admin()
-        .list_offsets(
-            &(0..partitions)
-                .map(|p| (TopicPartition::new(topic, p), milena_client::OffsetSpec::Latest))
-                .collect::<Vec<_>>(),
-        )
-        .await
-        .unwrap();
-    let total: i64 = ends.values().flatten().sum();
-    let mut reader =
-        PartitionConsumer::builder(client).assign(topic, 0..partitions, StartAt::Beginning).build().await.unwrap();
-    let (mut last, mut read) = (BTreeMap::new(), 0);
-    while read < total {
-        for record in &reader.poll(Duration::from_secs(1)).await.unwrap() {
-            let word = String::from_utf8(record.key().unwrap().to_vec()).unwrap();
-            last.insert(word, i64::from_be_bytes(record.value().unwrap().try_into().unwrap()));
-            read += 1;
-        }
-    }
-    reader.close(Duration::from_secs(5)).await.unwrap();
-    (last, usize::try_from(total).unwrap())
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,12 +36,6 @@ async fn words_are_counted_exactly_when_nothing_fails() {
     assert_eq!(client.spawner().threads(), 0);
     client.close().await;
     assert_eq!(client.tasks(), 0);
-}
-
-/// An instance that goes away without a word: its tasks end where they are, its connections break.
-async fn kill(client: &Client, streams: RunningStreams) {
-    client.close().await;
-    drop(streams);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ mod restore;
 mod sends;
 mod status;
 mod thread;
+mod writer;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -20,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 
-pub use config::StreamsConfig;
+pub use config::{ProcessingGuarantee, StreamsConfig};
 pub use status::StreamsState;
 
 use crate::{error::StreamsError, topology::Topology};
@@ -67,11 +68,15 @@ impl KafkaStreams {
         let owner = client.new_owner("streams");
         prepare_topics(client, &owner, &topology, &names, &config, deadline).await?;
         let status = Status::new(config.threads);
+        // Of this life of this process: another one's transactions are ended by the coordinator, and never fenced by name.
+        let mut rng = client.rng(&format!("process/{}", owner.label()));
+        let process: Arc<str> = format!("{:016x}{:016x}", rng.u64(..), rng.u64(..)).into();
         let mut threads = Vec::new();
         for index in 0..config.threads {
             let (sender, close) = mpsc::unbounded_channel();
             let plan = ThreadPlan {
                 index,
+                process: process.clone(),
                 client: client.clone(),
                 topology: topology.clone(),
                 names: names.clone(),

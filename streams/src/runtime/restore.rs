@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use milena_client::{Admin, Client, OffsetSpec, TopicPartition};
-use milena_consumer::{PartitionConsumer, StartAt};
+use milena_consumer::{IsolationLevel, PartitionConsumer, StartAt};
 
 use super::{names::TopicNames, thread::FETCH_BYTES};
 use crate::{error::StreamsError, task::Task};
@@ -23,11 +23,16 @@ pub(crate) struct Restore {
 
 impl Restore {
     /// Asks for the ends and starts reading. `None` if nothing is there to restore.
+    ///
+    /// With exactly-once only committed records are read, still up to where the log ends now and not only to the last stable
+    /// offset: a transaction that is decided already may not have all its markers yet, and what its offsets cover must be in the
+    /// store. One that nobody ends is aborted by its time-out.
     pub(crate) async fn start(
         client: &Client,
         admin: &Admin,
         names: &TopicNames,
         task: &mut Task,
+        isolation: IsolationLevel,
     ) -> Result<Option<Self>, StreamsError> {
         let partition = task.id().partition;
         let changelogs: BTreeMap<TopicPartition, usize> = task
@@ -61,7 +66,13 @@ impl Restore {
         for changelog in ends.keys() {
             builder = builder.assign(changelog.topic.clone(), [changelog.partition], StartAt::Beginning);
         }
-        let reader = builder.max_bytes(FETCH_BYTES).max_poll_records(10_000).build().await.map_err(fail())?;
+        let reader = builder
+            .isolation_level(isolation)
+            .max_bytes(FETCH_BYTES)
+            .max_poll_records(10_000)
+            .build()
+            .await
+            .map_err(fail())?;
         Ok(Some(Self { reader: Some(reader), ends, records: 0 }))
     }
 

@@ -4,10 +4,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use milena_client::Error;
-use milena_producer::{Appended, AsRecord, Header, Producer, RecordView, murmur2_partition};
+use milena_client::{Error, GroupMetadata, OffsetAndMetadata, TopicPartition};
+use milena_producer::{Appended, AsRecord, Header, RecordView, murmur2_partition};
 
-use super::names::TopicNames;
+use super::{names::TopicNames, writer::Writer};
 use crate::{
     processor::{Driver, Outgoing, Part},
     record::Headers,
@@ -23,7 +23,7 @@ const STICKY: usize = 16 << 10;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Sends {
-    producer: Producer,
+    writer: Writer,
     topics: Vec<OutTopic>,
     /// Partitions with something in their buffer, in the order of their first record.
     touched: VecDeque<(TopicId, usize)>,
@@ -64,7 +64,7 @@ struct Entry {
 impl Sends {
     /// Looks up the topics that the topology writes.
     pub(crate) async fn new(
-        producer: Producer,
+        writer: Writer,
         names: &TopicNames,
         written: &[TopicId],
         topics: usize,
@@ -73,15 +73,21 @@ impl Sends {
         let mut out = Vec::with_capacity(topics);
         for id in (0..topics).map(TopicId) {
             let name = names.name(id).clone();
-            let partitions = if written.contains(&id) { producer.prepare_topic(&name).await? } else { 0 };
+            let partitions = if written.contains(&id) { writer.prepare_topic(&name).await? } else { 0 };
             let partitions = (0..partitions).map(|_| Buffer::default()).collect();
             out.push(OutTopic { name, partitions, sticky: (0, 0) });
         }
-        Ok(Self { producer, topics: out, touched: VecDeque::new(), buffered: 0, outstanding: VecDeque::new(), rng })
+        Ok(Self { writer, topics: out, touched: VecDeque::new(), buffered: 0, outstanding: VecDeque::new(), rng })
     }
 
-    pub(crate) fn producer(&self) -> &Producer {
-        &self.producer
+    /// Whether results and offsets are committed together.
+    pub(crate) fn is_exactly_once(&self) -> bool {
+        self.writer.is_transactional()
+    }
+
+    /// Ends the producer. To be called when everything is settled, or given up.
+    pub(crate) async fn close(self, deadline: std::time::Duration) -> Result<(), Error> {
+        self.writer.close(deadline).await
     }
 
     /// Hands the buffers to the producer as far as it has room. Fails if something that it took before was not
@@ -93,7 +99,7 @@ impl Sends {
             let buffer = &mut partitions[partition];
             // The producer numbers partitions as Kafka does.
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
-            let appended = self.producer.append(name, number, &mut buffer.records().peekable())?;
+            let appended = self.writer.append(name, number, &mut buffer.records().peekable())?;
             buffer.taken += appended.count();
             let is_full = appended.is_full();
             self.outstanding.push_back(appended);
@@ -120,7 +126,7 @@ impl Sends {
         while !self.has_room() {
             match self.outstanding.front() {
                 Some(oldest) => oldest.delivered().await?,
-                None => self.producer.flush().await?,
+                None => self.writer.flush().await?,
             }
             self.hand_over()?;
         }
@@ -133,17 +139,35 @@ impl Sends {
         while self.is_behind() {
             match self.outstanding.front() {
                 Some(oldest) => oldest.delivered().await?,
-                None => self.producer.flush().await?,
+                None => self.writer.flush().await?,
             }
             self.hand_over()?;
         }
-        self.producer.flush().await?;
+        self.writer.flush().await?;
         // A flush speaks of what was pending when it began; of what failed before, only its own result does.
         for appended in &self.outstanding {
             appended.delivered().await?;
         }
         self.outstanding.clear();
         Ok(())
+    }
+
+    /// Commits the transaction of everything that is settled, these offsets with it.
+    pub(crate) async fn commit(
+        &mut self,
+        offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
+        group: &GroupMetadata,
+    ) -> Result<(), Error> {
+        self.writer.commit(offsets, group).await
+    }
+
+    /// Forgets what is not committed, here and on the brokers, and begins a new transaction.
+    pub(crate) async fn start_over(&mut self) -> Result<(), Error> {
+        self.touched.clear();
+        self.topics.iter_mut().flat_map(|topic| &mut topic.partitions).for_each(Buffer::clear);
+        self.buffered = 0;
+        self.outstanding.clear();
+        self.writer.recover().await
     }
 
     fn forget_delivered(&mut self) -> Result<(), Error> {

@@ -4,13 +4,14 @@
 //!
 //! The loop takes whole polls from the consumer, gives them to the tasks, and lets the tasks process in slices; between
 //! two slices it looks at what the group wants. A commit is: flush the record caches, wait until the producer has
-//! delivered everything, then commit the offsets of exactly what was processed.
+//! delivered everything, then commit the offsets of exactly what was processed. With exactly-once the offsets are part of the
+//! transaction in which all of it was written; when that fails, every task starts over from what is committed.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use milena_client::{Admin, Client, Error, ErrorKind, TopicPartition, protocol::ErrorCode};
+use milena_client::{Admin, Client, Error, ErrorKind, OffsetAndMetadata, TopicPartition, protocol::ErrorCode};
 use milena_consumer::{
-    Consumer, ConsumerHandle, ListenerFuture, OffsetAndMetadata, OffsetReset, RebalanceListener, Records,
+    Consumer, ConsumerHandle, IsolationLevel, ListenerFuture, OffsetReset, RebalanceListener, Records,
 };
 use milena_producer::Producer;
 use tokio::{
@@ -20,14 +21,15 @@ use tokio::{
 
 use super::{
     assignor::TaskAssignor,
-    config::StreamsConfig,
+    config::{ProcessingGuarantee, StreamsConfig},
     names::TopicNames,
     restore::Restore,
     sends::Sends,
     status::{Phase, Status, StreamsState},
+    writer::{TransactionSettings, Writer, is_recoverable},
 };
 use crate::{
-    error::StreamsError,
+    error::{Failure, StreamsError},
     processor::Flow,
     record::Headers,
     task::{BlockBuilder, Progress, Task, TaskId},
@@ -55,6 +57,8 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// What a thread is made of.
 pub(crate) struct ThreadPlan {
     pub(crate) index: usize,
+    /// Names this life of the process.
+    pub(crate) process: Arc<str>,
     pub(crate) client: Client,
     pub(crate) topology: Topology,
     pub(crate) names: Arc<TopicNames>,
@@ -171,24 +175,35 @@ struct StreamThread {
 
 impl StreamThread {
     async fn run(plan: ThreadPlan) -> Result<(), StreamsError> {
-        let ThreadPlan { index, client, topology, names, config, status, mut close } = plan;
-        let producer = Producer::builder(&client)
-            .linger(config.linger)
-            .build()
-            .await
-            .map_err(StreamsError::client("starting the producer"))?;
+        let ThreadPlan { index, process, client, topology, names, config, status, mut close } = plan;
+        let writer = match config.guarantee {
+            ProcessingGuarantee::AtLeastOnce => {
+                Producer::builder(&client).linger(config.linger).build().await.map(Writer::Idempotent)
+            }
+            ProcessingGuarantee::ExactlyOnce => {
+                let id = format!("{}-{process}-{index}", config.application_id);
+                let (timeout, linger) = (config.transaction_timeout, config.linger);
+                Writer::transactional(&client, TransactionSettings { id, timeout, linger }).await
+            }
+        };
+        let writer = writer.map_err(StreamsError::client("starting the producer"))?;
         let rng = client.rng(&format!("streams/{index}"));
-        let sends = Sends::new(producer, &names, &topology.written_topics(), topology.topics().len(), rng)
+        let sends = Sends::new(writer, &names, &topology.written_topics(), topology.topics().len(), rng)
             .await
             .map_err(StreamsError::client("looking up the topics that are written"))?;
         let sources = names.sources(&topology);
         let (events_in, mut events) = mpsc::unbounded_channel();
-        let mut consumer = Consumer::builder(&client, config.application_id.as_str())
+        let mut builder = Consumer::builder(&client, config.application_id.as_str())
+            .isolation_level(isolation(config.guarantee))
+            .auto_commit(None);
+        if sends.is_exactly_once() {
+            builder = builder.commits_in_transactions();
+        }
+        let mut consumer = builder
             .subscribe(sources.keys().map(|topic| &**topic))
             .assignor(TaskAssignor::new(sources.clone()))
             .listener(Listener(events_in))
             .offset_reset(OffsetReset::Earliest)
-            .auto_commit(None)
             .session_timeout(config.session_timeout)
             .heartbeat_interval((config.session_timeout / 3).min(HEARTBEAT))
             .max_bytes(FETCH_BYTES)
@@ -199,7 +214,7 @@ impl StreamThread {
         let now = client.spawner().now();
         let mut thread = Self {
             handle: consumer.handle(),
-            commit_at: now + config.commit_interval,
+            commit_at: now + config.commit_every(),
             purge_at: now + PURGE,
             commit_soon: false,
             is_assigned: false,
@@ -225,14 +240,21 @@ impl StreamThread {
             // Whatever was not committed is processed again.
             Err(_) => Ok(()),
         };
+        let committed = committed.or_else(|trouble| match trouble {
+            Trouble::Fatal(error) => Err(error),
+            Trouble::StartOver(error) => {
+                tracing::warn!(thread = index, %error, "the last transaction was aborted: whoever comes next does its work again");
+                Ok(())
+            }
+        });
         thread.tasks.clear();
         thread.publish_committed();
+        let Self { client, sends, .. } = thread;
         // Closing gives the partitions up, which the listener is told: answer it meanwhile.
-        let producer = thread.sends.producer().clone();
         let closing = async {
-            let spawner = thread.client.spawner();
+            let spawner = client.spawner();
             let left = consumer.close(deadline.saturating_duration_since(spawner.now())).await;
-            let ended = producer.close(deadline.saturating_duration_since(spawner.now())).await;
+            let ended = sends.close(deadline.saturating_duration_since(spawner.now())).await;
             left.and(ended).map_err(|error| StreamsError::Close(format!("closing thread {index}: {error}")))
         };
         let mut closing = std::pin::pin!(closing);
@@ -255,48 +277,95 @@ impl StreamThread {
     ) -> Result<Instant, StreamsError> {
         let mut state = self.status.subscribe();
         loop {
-            // What the group and the user want comes before work.
-            while let Ok(event) = events.try_recv() {
-                self.on_group(event).await?;
-            }
-            match close.try_recv() {
-                Ok(deadline) => return Ok(deadline),
-                Err(mpsc::error::TryRecvError::Empty) => {}
-                // The handle was dropped: as good as closed.
-                Err(mpsc::error::TryRecvError::Disconnected) => return Ok(self.now() + Duration::from_secs(30)),
-            }
-            if matches!(&*state.borrow(), StreamsState::Error(_)) {
-                // Another thread failed: half an application would only look alive.
-                return Ok(self.now() + LAST_WORDS);
-            }
-            self.tell_phase();
-            if self.process().await? {
-                // On a shared runtime the sockets must get their turn.
-                tokio::task::yield_now().await;
-                continue;
-            }
-            let restoring = self.tasks.iter().find(|(_, active)| active.restore.is_some()).map(|(id, _)| *id);
-            let timer = self.client.spawner().sleep_until(self.commit_at);
-            tokio::select! {
-                biased;
-                Some(event) = events.recv() => self.on_group(event).await?,
-                deadline = close.recv() => {
-                    return Ok(deadline.unwrap_or_else(|| self.now() + Duration::from_secs(30)));
-                }
-                () = failed(&mut state) => {}
-                () = timer => self.commit_if_due().await?,
-                restored = Self::restore_step(&mut self.tasks, restoring), if restoring.is_some() => {
-                    if let Some(restore) = restored? {
-                        self.begin(restoring).await?;
-                        restore.close(Duration::from_secs(5)).await;
-                    }
-                }
-                records = consumer.poll(POLL) => match records {
-                    Ok(records) => self.take(&records),
-                    Err(error) => return Err(StreamsError::client("reading")(error)),
-                },
+            match self.round(consumer, events, close, &mut state).await {
+                Ok(None) => {}
+                Ok(Some(deadline)) => return Ok(deadline),
+                Err(Trouble::StartOver(error)) => self.start_over(&error).await?,
+                Err(Trouble::Fatal(error)) => return Err(error),
             }
         }
+    }
+
+    /// Does what is to do, or waits for it. The deadline for closing once that is asked for.
+    async fn round(
+        &mut self,
+        consumer: &mut Consumer,
+        events: &mut mpsc::UnboundedReceiver<GroupEvent>,
+        close: &mut mpsc::UnboundedReceiver<Instant>,
+        state: &mut watch::Receiver<StreamsState>,
+    ) -> Result<Option<Instant>, Trouble> {
+        // What the group and the user want comes before work.
+        while let Ok(event) = events.try_recv() {
+            self.on_group(event).await?;
+        }
+        match close.try_recv() {
+            Ok(deadline) => return Ok(Some(deadline)),
+            Err(mpsc::error::TryRecvError::Empty) => {}
+            // The handle was dropped: as good as closed.
+            Err(mpsc::error::TryRecvError::Disconnected) => return Ok(Some(self.now() + Duration::from_secs(30))),
+        }
+        if matches!(&*state.borrow(), StreamsState::Error(_)) {
+            // Another thread failed: half an application would only look alive.
+            return Ok(Some(self.now() + LAST_WORDS));
+        }
+        self.tell_phase();
+        if self.process().await? {
+            // On a shared runtime the sockets must get their turn.
+            tokio::task::yield_now().await;
+            return Ok(None);
+        }
+        let restoring = self.tasks.iter().find(|(_, active)| active.restore.is_some()).map(|(id, _)| *id);
+        let timer = self.client.spawner().sleep_until(self.commit_at);
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => self.on_group(event).await?,
+            deadline = close.recv() => {
+                return Ok(Some(deadline.unwrap_or_else(|| self.now() + Duration::from_secs(30))));
+            }
+            () = failed(state) => {}
+            () = timer => self.commit_if_due().await?,
+            restored = Self::restore_step(&mut self.tasks, restoring), if restoring.is_some() => {
+                if let Some(restore) = restored? {
+                    self.begin(restoring);
+                    restore.close(Duration::from_secs(5)).await;
+                }
+            }
+            records = consumer.poll(POLL) => match records {
+                Ok(records) => self.take(&records),
+                Err(error) => return Err(StreamsError::client("reading")(error).into()),
+            },
+        }
+        Ok(None)
+    }
+
+    /// Gives up what is not committed: with an aborted transaction the stores hold what nobody will ever see. Every task
+    /// begins again where the group has committed.
+    async fn start_over(&mut self, error: &Error) -> Result<(), StreamsError> {
+        tracing::warn!(thread = self.index, %error, "the transaction is aborted, and its records are processed again");
+        self.sends.start_over().await.map_err(StreamsError::client("beginning a new transaction"))?;
+        for (id, active) in std::mem::take(&mut self.tasks) {
+            if let Some(restore) = active.restore {
+                restore.close(Duration::ZERO).await;
+            }
+            let active = self.start_task(id).await?;
+            self.handle.seek_to_committed(&partitions_of(&self.names, &active.task));
+            self.tasks.insert(id, active);
+        }
+        self.commit_soon = false;
+        Ok(())
+    }
+
+    /// A task whose stores are being filled, if there is something to fill them with.
+    async fn start_task(&mut self, id: TaskId) -> Result<Active, StreamsError> {
+        let seed = self.client.rng(&format!("store/{id}")).u64(..);
+        let mut task = self.topology.task(id, seed)?;
+        task.set_cache_bound(self.config.cache_max_bytes / self.config.threads);
+        let isolation = isolation(self.config.guarantee);
+        let restore = Restore::start(&self.client, &self.admin, &self.names, &mut task, isolation).await?;
+        if restore.is_some() {
+            self.handle.pause(&partitions_of(&self.names, &task));
+        }
+        Ok(Active { task, restore, committed: BTreeMap::new() })
     }
 
     fn now(&self) -> Instant {
@@ -310,21 +379,15 @@ impl StreamThread {
 
     // ---- the group ----
 
-    async fn on_group(&mut self, event: GroupEvent) -> Result<(), StreamsError> {
+    async fn on_group(&mut self, event: GroupEvent) -> Result<(), Trouble> {
         match event {
             GroupEvent::Assigned(partitions, done) => {
                 self.is_assigned = true;
                 let ids: Vec<TaskId> = self.task_ids(&partitions);
                 for id in ids {
-                    if let std::collections::btree_map::Entry::Vacant(vacant) = self.tasks.entry(id) {
-                        let seed = self.client.rng(&format!("store/{id}")).u64(..);
-                        let mut task = self.topology.task(id, seed)?;
-                        task.set_cache_bound(self.config.cache_max_bytes / self.config.threads);
-                        let restore = Restore::start(&self.client, &self.admin, &self.names, &mut task).await?;
-                        if restore.is_some() {
-                            self.handle.pause(&partitions_of(&self.names, &task));
-                        }
-                        vacant.insert(Active { task, restore, committed: BTreeMap::new() });
+                    if !self.tasks.contains_key(&id) {
+                        let active = self.start_task(id).await?;
+                        self.tasks.insert(id, active);
                     }
                 }
                 tracing::info!(thread = self.index, tasks = ?self.tasks.keys().map(ToString::to_string).collect::<Vec<_>>(), "assigned");
@@ -350,6 +413,11 @@ impl StreamThread {
                 );
                 self.drop_tasks(&partitions).await;
                 let _ = done.send(());
+                if self.sends.is_exactly_once() {
+                    // What the tasks have written must not be committed by the next transaction that is.
+                    let lost = "the group gave this member up, and its tasks with it.";
+                    return Err(Trouble::StartOver(Error::new(ErrorKind::NotAssigned, lost)));
+                }
             }
         }
         Ok(())
@@ -384,11 +452,10 @@ impl StreamThread {
     }
 
     /// A task's stores are complete.
-    async fn begin(&mut self, id: Option<TaskId>) -> Result<(), StreamsError> {
+    fn begin(&self, id: Option<TaskId>) {
         if let Some(active) = id.and_then(|id| self.tasks.get(&id)) {
             self.handle.resume(&partitions_of(&self.names, &active.task));
         }
-        Ok(())
     }
 
     // ---- records ----
@@ -432,7 +499,7 @@ impl StreamThread {
     }
 
     /// Lets every task process a slice. False if there was nothing to do.
-    async fn process(&mut self) -> Result<bool, StreamsError> {
+    async fn process(&mut self) -> Result<bool, Trouble> {
         let mut did = false;
         let mut processed = 0;
         for active in self.tasks.values_mut().filter(|active| active.restore.is_none()) {
@@ -444,12 +511,14 @@ impl StreamThread {
             let progress = active.task.process(&mut self.sends, SLICE)?;
             processed += active.task.processed() - before;
             self.commit_soon |= progress == Progress::CommitSoon;
-            self.sends.hand_over().map_err(StreamsError::client("writing results"))?;
+            let handed = self.sends.hand_over();
+            written(&self.sends, handed)?;
         }
         if did {
             self.status.add_processed(self.index, processed);
             if self.sends.is_behind() {
-                self.sends.make_room().await.map_err(StreamsError::client("writing results"))?;
+                let made = self.sends.make_room().await;
+                written(&self.sends, made)?;
             }
             self.commit_if_due().await?;
         }
@@ -457,21 +526,22 @@ impl StreamThread {
     }
 
     /// Processes all that a task was given.
-    async fn finish_input(&mut self, id: TaskId) -> Result<(), StreamsError> {
+    async fn finish_input(&mut self, id: TaskId) -> Result<(), Trouble> {
         let Some(active) = self.tasks.get_mut(&id).filter(|active| active.restore.is_none()) else { return Ok(()) };
         while active.task.has_input() {
             let before = active.task.processed();
             let progress = active.task.process(&mut self.sends, SLICE)?;
             self.status.add_processed(self.index, active.task.processed() - before);
             self.commit_soon |= progress == Progress::CommitSoon;
-            self.sends.make_room().await.map_err(StreamsError::client("writing results"))?;
+            let made = self.sends.make_room().await;
+            written(&self.sends, made)?;
         }
         Ok(())
     }
 
     // ---- commits ----
 
-    async fn commit_if_due(&mut self) -> Result<(), StreamsError> {
+    async fn commit_if_due(&mut self) -> Result<(), Trouble> {
         if self.commit_soon || self.now() >= self.commit_at {
             self.commit().await?;
         }
@@ -479,37 +549,75 @@ impl StreamThread {
     }
 
     /// Flushes, waits for the producer, commits what was processed.
-    async fn commit(&mut self) -> Result<(), StreamsError> {
+    async fn commit(&mut self) -> Result<(), Trouble> {
         self.commit_soon = false;
         for active in self.tasks.values_mut() {
             while active.task.flush(&mut self.sends)? == Flow::NeedRoom {
-                self.sends.make_room().await.map_err(StreamsError::client("writing results"))?;
+                let made = self.sends.make_room().await;
+                written(&self.sends, made)?;
             }
         }
-        self.sends.settle().await.map_err(StreamsError::client("writing results"))?;
+        let settled = self.sends.settle().await;
+        written(&self.sends, settled)?;
+        let reached: BTreeMap<TaskId, BTreeMap<TopicId, i64>> =
+            self.tasks.iter().map(|(id, active)| (*id, self.reached(active))).collect();
         let mut offsets = Vec::new();
-        for active in self.tasks.values() {
-            let partition = active.task.id().partition;
-            for (topic, offset) in active.task.offsets() {
-                if active.committed.get(&topic) != Some(&offset) {
-                    let metadata = OffsetAndMetadata { offset, leader_epoch: -1, metadata: String::new() };
-                    offsets.push((TopicPartition { topic: self.names.name(topic).clone(), partition }, metadata));
+        for (id, reached) in &reached {
+            for (topic, offset) in reached {
+                if self.tasks[id].committed.get(topic) != Some(offset) {
+                    let tp = TopicPartition { topic: self.names.name(*topic).clone(), partition: id.partition };
+                    offsets.push((tp, OffsetAndMetadata::from(*offset)));
                 }
             }
         }
-        if !offsets.is_empty() {
-            match self.handle.commit_offsets(offsets).await {
-                Ok(()) => self.tasks.values_mut().for_each(|active| active.committed = active.task.offsets()),
-                Err(error) if is_migrated(&error) => {
-                    tracing::warn!(thread = self.index, %error, "not committed: the tasks have moved, and are processed again elsewhere");
+        if !offsets.is_empty() && self.commit_offsets(offsets).await? {
+            for (id, reached) in reached {
+                if let Some(active) = self.tasks.get_mut(&id) {
+                    active.committed = reached;
                 }
-                Err(error) => return Err(StreamsError::client("committing offsets")(error)),
             }
         }
         self.publish_committed();
         self.purge().await;
-        self.commit_at = self.now() + self.config.commit_interval;
+        self.commit_at = self.now() + self.config.commit_every();
         Ok(())
+    }
+
+    /// The offsets to commit for a task. Behind the last record there may be what is none: markers of transactions, holes of
+    /// compaction. The consumer's position knows, once all that it gave is processed; else the group would lag for ever.
+    fn reached(&self, active: &Active) -> BTreeMap<TopicId, i64> {
+        let mut reached = active.task.offsets();
+        if !active.task.has_input() {
+            for (topic, offset) in &mut reached {
+                let partition = active.task.id().partition;
+                let tp = TopicPartition { topic: self.names.name(*topic).clone(), partition };
+                *offset = self.handle.position(&tp).map_or(*offset, |position| position.max(*offset));
+            }
+        }
+        reached
+    }
+
+    /// False if the tasks are another member's by now.
+    async fn commit_offsets(&mut self, offsets: Vec<(TopicPartition, OffsetAndMetadata)>) -> Result<bool, Trouble> {
+        let doing = "committing offsets";
+        if !self.sends.is_exactly_once() {
+            return match self.handle.commit_offsets(offsets).await {
+                Ok(()) => Ok(true),
+                Err(error) if is_migrated(&error) => {
+                    tracing::warn!(thread = self.index, %error, "not committed: the tasks have moved, and are processed again elsewhere");
+                    Ok(false)
+                }
+                Err(error) => Err(StreamsError::client(doing)(error).into()),
+            };
+        }
+        // Asked for at the last moment: a group that has moved on refuses the generation of before.
+        let group = self.handle.group_metadata().await.map_err(StreamsError::client(doing))?;
+        let committed = self.sends.commit(offsets.clone(), &group).await;
+        written(&self.sends, committed)?;
+        for (partition, offset) in offsets {
+            self.handle.ack_up_to(&partition, offset.offset);
+        }
+        Ok(true)
     }
 
     /// Deletes what was committed of repartition topics, which nothing else does. Now and then, and never fatal.
@@ -542,9 +650,11 @@ impl StreamThread {
             active.task.topics().map(move |topic| {
                 let name = TopicPartition { topic: self.names.name(topic).clone(), partition };
                 let committed = active.committed.get(&topic).copied();
-                // Of what was never processed, the consumer's position says where the group had committed.
-                let committed = committed.or_else(|| self.handle.position(&name).filter(|_| is_idle));
-                (name, committed)
+                // Of what was never processed, the consumer's position says where the group had committed; and behind what is
+                // processed and committed there is nothing but markers and holes up to it.
+                let is_all = is_idle && active.task.offsets().get(&topic).copied() <= committed;
+                let position = self.handle.position(&name).filter(|_| is_all);
+                (name, committed.max(position))
             })
         });
         self.status.set_committed(self.index, partitions.collect());
@@ -564,6 +674,45 @@ fn answer(event: GroupEvent) {
             let _ = done.send(());
         }
         GroupEvent::Revoking(_) => {}
+    }
+}
+
+/// Why the loop does not go on as it is.
+#[derive(Debug)]
+enum Trouble {
+    /// The application has failed.
+    Fatal(StreamsError),
+    /// The transaction cannot be committed, but its work can be done again in another one.
+    StartOver(Error),
+}
+
+impl From<StreamsError> for Trouble {
+    fn from(error: StreamsError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Fatal(failure.into())
+    }
+}
+
+/// What a failure to write means.
+fn written(sends: &Sends, result: Result<(), Error>) -> Result<(), Trouble> {
+    result.map_err(|error| {
+        if sends.is_exactly_once() && is_recoverable(&error) {
+            return Trouble::StartOver(error);
+        }
+        Trouble::Fatal(StreamsError::client("writing results")(error))
+    })
+}
+
+/// With exactly-once, nothing is read that may still be aborted.
+fn isolation(guarantee: ProcessingGuarantee) -> IsolationLevel {
+    match guarantee {
+        ProcessingGuarantee::AtLeastOnce => IsolationLevel::ReadUncommitted,
+        ProcessingGuarantee::ExactlyOnce => IsolationLevel::ReadCommitted,
     }
 }
 
