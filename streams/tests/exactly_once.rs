@@ -62,6 +62,31 @@ async fn a_killed_instance_doubles_nothing() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_instance_had_begun_is_waited_for_and_left_out() {
+    let cluster = cluster(2).start_in_memory().unwrap();
+    let (one, two, writer) = (client(&cluster, 1).await, client(&cluster, 2).await, client(&cluster, 3).await);
+    let (lines, plain) = text(4, 500);
+    load(&writer, &lines).await;
+    // It writes, and never commits.
+    let never = config().commit_interval(Duration::from_secs(3_600)).cache_max_bytes(0);
+    let killed = KafkaStreams::new(word_count(), never).start(&one).await.unwrap();
+    killed.running().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(killed.processed_records() > 0);
+    kill(&one, killed).await;
+    // Its successor commits so often that no read of an empty changelog waits to its end.
+    let often = config().commit_interval(Duration::from_millis(10));
+    let streams = KafkaStreams::new(word_count(), often).start(&two).await.unwrap();
+    streams.running().await.unwrap();
+    caught_up(&streams, 4).await;
+    assert_eq!(committed_counts(&writer, COUNTS, 2).await, plain);
+    streams.close(Duration::from_secs(30)).await.unwrap();
+    for client in [two, writer] {
+        client.close().await;
+    }
+}
+
 /// Everything that can go wrong with a transaction, one after the other: the work is done again, and seen once.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_that_fails_is_done_again() {

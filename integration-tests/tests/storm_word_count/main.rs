@@ -34,9 +34,7 @@ async fn two_instances_count_every_word_and_a_kill_loses_none() {
         instances.push(application.counter());
         if let Some(after) = kill_after {
             sleep(after).await;
-            let mut killed = instances.remove(1);
-            killed.kill().unwrap();
-            killed.wait().unwrap();
+            instances.remove(1).kill();
         }
         application.until_counted().await;
         application.stop(instances);
@@ -82,8 +80,7 @@ async fn three_instances_are_killed_again_and_again_and_every_word_is_counted_on
         sleep(Duration::from_millis(random.u64(0..4_000))).await;
         let killed = &mut instances[random.usize(0..3)];
         println!("kill -9 of {}", killed.id());
-        killed.kill().unwrap();
-        killed.wait().unwrap();
+        killed.kill();
         sleep(Duration::from_millis(random.u64(0..1_000))).await;
         *killed = application.counter();
     }

@@ -60,21 +60,45 @@ impl Words {
     }
 }
 
+/// A process of the example. Killed when it is dropped: a test that fails must leave nobody behind who joins the next one's cluster.
+pub struct Instance(Child);
+
+impl Instance {
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Application<'_> {
     /// Runs the example and waits for its end.
     pub fn run(&self, arguments: &[&str]) {
-        let ended = self.start(arguments).wait().unwrap();
+        let ended = self.start(arguments).0.wait().unwrap();
         assert!(ended.success(), "{arguments:?}: {ended}; see {}", self.log.display());
     }
 
     /// An instance that counts.
-    pub fn counter(&self) -> Child {
+    pub fn counter(&self) -> Instance {
         self.start(&["--role", "count"])
     }
 
-    fn start(&self, arguments: &[&str]) -> Child {
+    fn start(&self, arguments: &[&str]) -> Instance {
         let words = self.words;
-        Command::new(&words.program)
+        let mut command = Command::new(&words.program);
+        command
             .args(["--bootstrap-servers", &words.servers, "--application-id", &self.id, "--top", "0"])
             .args(["--lines-topic", &self.lines, "--counts-topic", &self.counts])
             .args(self.settings)
@@ -82,18 +106,17 @@ impl Application<'_> {
             .env("RUST_LOG", "milena_streams=debug,milena_consumer=debug,milena_producer=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(fs::File::options().append(true).create(true).open(&self.log).unwrap())
-            .spawn()
-            .unwrap()
+            .stderr(fs::File::options().append(true).create(true).open(&self.log).unwrap());
+        Instance(command.spawn().unwrap())
     }
 
     /// Asks instances to stop, which they do in order.
-    pub fn stop(&self, instances: Vec<Child>) {
+    pub fn stop(&self, instances: Vec<Instance>) {
         for mut instance in instances {
             let id = instance.id().to_string();
             let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().unwrap();
             assert!(sent.success());
-            let ended = instance.wait().unwrap();
+            let ended = instance.0.wait().unwrap();
             assert!(ended.success(), "an instance that is asked to stop: {ended}; see {}", self.log.display());
         }
     }
