@@ -16,19 +16,19 @@ const LEAST_LINES: usize = 100_000;
 const PATIENCE: Duration = Duration::from_secs(150);
 
 /// The example and a text to count.
-pub struct Words {
-    pub servers: String,
-    pub client: Client,
-    pub text: String,
-    pub expected: BTreeMap<String, i64>,
+pub(crate) struct Words {
+    pub(crate) servers: String,
+    pub(crate) client: Client,
+    pub(crate) text: String,
+    pub(crate) expected: BTreeMap<String, i64>,
     program: PathBuf,
 }
 
 /// One application: its own id, topics and log.
-pub struct Application<'a> {
+pub(crate) struct Application<'a> {
     words: &'a Words,
     id: String,
-    pub lines: String,
+    pub(crate) lines: String,
     counts: String,
     isolation: IsolationLevel,
     settings: &'static [&'static str],
@@ -37,7 +37,7 @@ pub struct Application<'a> {
 }
 
 impl Words {
-    pub async fn prepare(servers: &str) -> Self {
+    pub(crate) async fn prepare(servers: &str) -> Self {
         let text = project_text();
         let mut expected = BTreeMap::new();
         for line in text.lines() {
@@ -52,7 +52,7 @@ impl Words {
     }
 
     /// An application of which nothing is there yet. `settings` are arguments of all its instances.
-    pub fn application(&self, isolation: IsolationLevel, settings: &'static [&'static str]) -> Application<'_> {
+    pub(crate) fn application(&self, isolation: IsolationLevel, settings: &'static [&'static str]) -> Application<'_> {
         let id = unique("words");
         let (lines, counts) = (format!("{id}-lines"), format!("{id}-counts"));
         let log = std::env::temp_dir().join(format!("milena-storm-{id}.log"));
@@ -61,16 +61,16 @@ impl Words {
 }
 
 /// A process of the example. Killed when it is dropped: a test that fails must leave nobody behind who joins the next one's cluster.
-pub struct Instance(Child);
+pub(crate) struct Instance(Child);
 
 impl Instance {
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
 }
@@ -85,13 +85,13 @@ impl Drop for Instance {
 
 impl Application<'_> {
     /// Runs the example and waits for its end.
-    pub fn run(&self, arguments: &[&str]) {
+    pub(crate) fn run(&self, arguments: &[&str]) {
         let ended = self.start(arguments).0.wait().unwrap();
         assert!(ended.success(), "{arguments:?}: {ended}; see {}", self.log.display());
     }
 
     /// An instance that counts.
-    pub fn counter(&self) -> Instance {
+    pub(crate) fn counter(&self) -> Instance {
         self.start(&["--role", "count"])
     }
 
@@ -111,7 +111,7 @@ impl Application<'_> {
     }
 
     /// Asks instances to stop, which they do in order.
-    pub fn stop(&self, instances: Vec<Instance>) {
+    pub(crate) fn stop(&self, instances: Vec<Instance>) {
         for mut instance in instances {
             let id = instance.id().to_string();
             let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().unwrap();
@@ -122,7 +122,7 @@ impl Application<'_> {
     }
 
     /// Follows the output topic until every word is counted often enough.
-    pub async fn until_counted(&self) {
+    pub(crate) async fn until_counted(&self) {
         let mut missing = self.words.expected.clone();
         let mut counts = BTreeMap::new();
         let mut reader = self.reader().await;
@@ -159,7 +159,7 @@ impl Application<'_> {
     }
 
     /// The last count of each word as Java reads the topic, in which there is nothing new any more; the same as this client reads.
-    pub async fn read_with_java(&self) -> BTreeMap<String, i64> {
+    pub(crate) async fn read_with_java(&self) -> BTreeMap<String, i64> {
         let mut reader = self.reader().await;
         let (mut counts, mut records) = (BTreeMap::new(), 0);
         loop {
@@ -204,7 +204,7 @@ impl Application<'_> {
     }
 
     /// Everything was right: nobody needs the log or the topics any more.
-    pub async fn forget(self) {
+    pub(crate) async fn forget(self) {
         fs::remove_file(&self.log).unwrap();
         let internal = ["KSTREAM-AGGREGATE-STATE-STORE", "word-counts"];
         let mut topics = vec![self.lines.clone(), self.counts.clone()];
