@@ -1,5 +1,7 @@
 //! Every codec between milena and Java: Java's tools read what milena compresses, at every level and size, and the other way round.
 
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
+
 use std::fs;
 use std::time::Duration;
 

@@ -474,7 +474,7 @@ async fn a_level_that_the_codec_does_not_have_is_refused_before_anything_starts(
         if codec.supported().is_ok() {
             assert!(refused.to_string().contains(sentence), "{refused}");
         }
-        assert_eq!(refused.kind(), milena_client::ErrorKind::Config);
+        assert_eq!(refused.kind(), ErrorKind::Config);
     }
     client.close().await;
 }
