@@ -19,6 +19,7 @@ use common::*;
 use milena_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
+use milena_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use milena_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use milena_protocol::messages::describe_producers_request::TopicRequest;
 use milena_protocol::messages::fetch_response::PartitionData;
@@ -537,6 +538,23 @@ async fn several(script: &mut Script, v2: bool) {
     let mut s = Stage::new(script, "several", v2).await;
     let head = s.head();
     s.init().await;
+    // One broker leads all partitions.
+    let broker = s.leader.call(9, MetadataRequest::default().with_topics(None)).await.brokers[0].node_id;
+    let assigned = (0..3).map(|partition| {
+        CreatableReplicaAssignment::default().with_partition_index(partition).with_broker_ids(vec![broker])
+    });
+    s.topic = script.unique(if v2 { "by-one-2" } else { "by-one-1" });
+    let topic = CreatableTopic::default()
+        .with_name(name(s.topic))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_assignments(assigned.collect());
+    let created =
+        s.leader.call(7, CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000)).await;
+    assert_eq!(created.topics[0].error_code, 0, "{:?}", created.topics[0].error_message);
+    s.leader = script.leader(s.topic, 0).await;
+    script.leader(s.topic, 1).await;
+    script.leader(s.topic, 2).await;
     if !v2 {
         for partition in [0, 2] {
             s.coordinator.add(&s.txn, s.topic, partition).await;
@@ -920,8 +938,7 @@ fn expected(level: i16) -> &'static str {
 }
 
 async fn compare_in_process(level: i16) {
-    let cluster =
-        Cluster::builder().brokers(1).transaction_version(level).allow_backward_commits().start().await.unwrap();
+    let cluster = Cluster::builder().transaction_version(level).allow_backward_commits().start().await.unwrap();
     let servers = cluster.bootstrap_servers();
     let (told, lines) = run(servers.split(',').next().unwrap().parse().unwrap()).await;
     assert_eq!(told, level);
