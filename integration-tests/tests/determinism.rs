@@ -1,13 +1,13 @@
 //! The same seed is the same history: every request of a run, byte for byte, in two processes.
 //!
 //! A run has a producer, two members of a group of which one joins late, disconnects, a leader move and the rebalance that the late
-//! member brings, on in-memory pipes under a paused clock. `MILENA_SEEDS=from..to` runs other seeds than the first hundred;
+//! member brings, and beside them a transactional producer and a reader of committed records, on in-memory pipes under a paused clock. `MILENA_SEEDS=from..to` runs other seeds than the first hundred;
 //! `MILENA_HISTORY=FILE` writes the histories there instead of comparing them.
 
 #![expect(clippy::disallowed_methods, reason = "the test plays the user's part: it waits, and it starts processes")]
 #![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -15,13 +15,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use milena::{Client, OffsetReset, Record, WallClock};
+use milena::{
+    Client, GroupMetadata, IsolationLevel, OffsetAndMetadata, OffsetReset, Record, StartAt, TopicPartition, WallClock,
+};
 use milena_testkit::Cluster;
 use tokio::runtime::{Builder, Handle};
 
 const TEST: &str = "the_same_seed_is_the_same_history_in_two_processes";
 const TOPIC: &str = "orders";
 const RECORDS: usize = 300;
+/// Where the transactions go.
+const PAYMENTS: &str = "payments";
+const TRANSACTIONS: i64 = 6;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a run sent and received, and every request the cluster saw.
@@ -32,13 +37,17 @@ fn history(seed: u64) -> String {
 
 async fn run(seed: u64) -> String {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let cluster = Cluster::builder().brokers(3).seed(seed).topic(TOPIC, 4).start_in_memory().unwrap();
+    let cluster =
+        Cluster::builder().brokers(3).seed(seed).topic(TOPIC, 4).topic(PAYMENTS, 2).start_in_memory().unwrap();
     let told = Told::default();
+    let transactions = rng.fork();
     let late = Duration::from_millis(rng.u64(200..1_500));
     let produced = produce(&cluster, seed, rng, &told);
     let first = read(&cluster, seed, "first", Duration::ZERO, &told);
     let second = read(&cluster, seed, "second", late, &told);
-    tokio::join!(produced, first, second);
+    let transacted = transact(&cluster, seed, transactions, &told);
+    let committed = read_committed(&cluster, seed, &told);
+    tokio::join!(produced, first, second, transacted, committed);
     let mut story = told.story.into_inner();
     story.push_str(&cluster.request_log());
     cluster.shutdown().await;
@@ -50,6 +59,9 @@ async fn run(seed: u64) -> String {
 struct Told {
     story: RefCell<String>,
     read: RefCell<BTreeSet<(i32, i64)>>,
+    /// Committed records that have not been read.
+    committed: RefCell<BTreeSet<String>>,
+    all_committed: Cell<bool>,
 }
 
 async fn connect(cluster: &Cluster, seed: u64, name: &str) -> Client {
@@ -109,6 +121,55 @@ async fn read(cluster: &Cluster, seed: u64, name: &str, late: Duration, told: &T
         records.ack();
     }
     consumer.close(MINUTE).await.unwrap();
+    client.close().await;
+}
+
+/// Commits and aborts in turn.
+async fn transact(cluster: &Cluster, seed: u64, mut rng: fastrand::Rng, told: &Told) {
+    let client = connect(cluster, seed, "transactional").await;
+    let mut producer = client.producer().transactional_id("payments-1").build().await.unwrap();
+    let group = GroupMetadata { group: "copy".into(), generation: -1, ..GroupMetadata::default() };
+    for number in 0..TRANSACTIONS {
+        let transaction = producer.begin();
+        let mut values = BTreeSet::new();
+        for n in 0..rng.u32(1..20) {
+            let (partition, value) = (rng.i32(0..2), format!("t{number}-{n}"));
+            drop(transaction.send(&Record::to(PAYMENTS).partition(partition).value(&value)).await.unwrap());
+            values.insert(value);
+            if rng.u8(..) < 16 {
+                tokio::time::sleep(Duration::from_millis(rng.u64(1..100))).await;
+            }
+        }
+        if rng.bool() {
+            let offset = (TopicPartition::new(TOPIC, 0), OffsetAndMetadata::from(number));
+            transaction.send_offsets([offset], &group).await.unwrap();
+        }
+        producer = if number % 2 == 0 {
+            told.committed.borrow_mut().append(&mut values);
+            transaction.commit().await.unwrap()
+        } else {
+            transaction.abort().await.unwrap()
+        };
+        writeln!(told.story.borrow_mut(), "ended {number}").unwrap();
+    }
+    told.all_committed.set(true);
+    producer.close(MINUTE).await.unwrap();
+    client.close().await;
+}
+
+/// Reads what is committed, and nothing else, to its end.
+async fn read_committed(cluster: &Cluster, seed: u64, told: &Told) {
+    let client = connect(cluster, seed, "committed").await;
+    let builder = client.partition_consumer().assign(PAYMENTS, 0..2, StartAt::Beginning);
+    let mut reader = builder.isolation_level(IsolationLevel::ReadCommitted).build().await.unwrap();
+    while !(told.all_committed.get() && told.committed.borrow().is_empty()) {
+        for record in &reader.poll(Duration::from_millis(100)).await.unwrap() {
+            let value = std::str::from_utf8(record.value().unwrap()).unwrap();
+            writeln!(told.story.borrow_mut(), "committed {value} {}@{}", record.partition(), record.offset()).unwrap();
+            assert!(told.committed.borrow_mut().remove(value), "seed {seed}: {value} is read and not committed");
+        }
+    }
+    reader.close(MINUTE).await.unwrap();
     client.close().await;
 }
 
