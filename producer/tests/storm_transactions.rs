@@ -90,7 +90,7 @@ impl Storm {
             Reaction::DelayAnswer(Duration::from_millis(self.rng.u64(1..400))),
         ];
         for api in transactional {
-            for reaction in common.clone() {
+            for reaction in common {
                 if self.rng.u32(0..3) == 0 {
                     faults.push(self.cluster.faults().when(api).probability(0.06).then(reaction));
                 }

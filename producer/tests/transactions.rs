@@ -124,7 +124,7 @@ async fn a_lost_answer_or_a_lost_request_costs_nothing_but_time() {
             {
                 let cluster = cluster(version);
                 let client = connect(&cluster).await;
-                let fault = cluster.faults().when(api).then(reaction.clone());
+                let fault = cluster.faults().when(api).then(reaction);
                 let transaction = producer(&client).await.begin();
                 put(&transaction, "first").await;
                 transaction.send_offsets(offset(1), &nobody()).await.unwrap();
