@@ -1,6 +1,7 @@
 //! Every codec between milena and Java: Java's tools read what milena compresses, at every level and size, and the other way round.
 
 #![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
+#![expect(clippy::disallowed_methods, reason = "a test on real Kafka lives by the real clock, and Java's tools block")]
 
 use std::fs;
 use std::time::Duration;
