@@ -30,7 +30,7 @@ impl ConsumerHandle {
     }
 
     /// The offset of the next record that will be handed out; `None` while it is being looked up, or if the partition is not this
-    /// consumer's.
+    /// consumer's, or not for long.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
         self.state(partition)?.position
     }

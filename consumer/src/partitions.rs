@@ -141,7 +141,8 @@ impl Slot {
 /// What the user can know of a partition without asking a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionState {
-    /// The offset of the next record that will be handed out; `None` while it is being looked up.
+    /// The offset of the next record that will be handed out; `None` while it is being looked up, and for a partition that is
+    /// being given up.
     pub position: Option<i64>,
     /// The offset behind the last replicated record, as the last answer told it.
     pub high_watermark: Option<i64>,
@@ -845,7 +846,8 @@ impl Partitions {
     pub(crate) fn state(&self, tp: &TopicPartition) -> Option<PartitionState> {
         let slot = &self.slots[*self.by_name.get(tp)? as usize];
         (slot.tenure != Tenure::Released).then(|| PartitionState {
-            position: (slot.stand == Stand::Fetching).then_some(slot.position),
+            // Of one that is being given up no record comes next; and what was handed out of it may have been taken back unseen.
+            position: (slot.stand == Stand::Fetching && slot.tenure == Tenure::Assigned).then_some(slot.position),
             high_watermark: slot.high_watermark,
             last_stable_offset: slot.last_stable,
             log_start_offset: slot.log_start,

@@ -221,6 +221,11 @@ async fn a_revocation_in_the_midst_of_an_iteration_leaves_no_hole() {
     for _ in 0..500 {
         assert!(first.poll(TICK).await.unwrap().is_empty());
     }
+    let positions = [0, 1].map(|partition| first.handle().position(&tp("t", partition)));
+    assert!(
+        positions == [None, Some(30)] || positions == [Some(30), None],
+        "nothing comes next of what moves: {positions:?}"
+    );
     let rest: Vec<usize> = readings.iter_mut().map(|(_, reading)| reading.count()).collect();
     let ends: Vec<i64> = readings.iter().map(|(partition, _)| partition.next_offset().unwrap()).collect();
     assert!(

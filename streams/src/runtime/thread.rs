@@ -585,6 +585,7 @@ impl StreamThread {
 
     /// The offsets to commit for a task. Behind the last record there may be what is none: markers of transactions, holes of
     /// compaction. The consumer's position knows, once all that it gave is processed; else the group would lag for ever.
+    /// (Of a partition that is being given up there is no position: what was handed out may have been taken back unseen.)
     fn reached(&self, active: &Active) -> BTreeMap<TopicId, i64> {
         let mut reached = active.task.offsets();
         if !active.task.has_input() {
