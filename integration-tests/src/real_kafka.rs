@@ -1,30 +1,9 @@
 //! Real Kafka for a test: the brokers that `cargo xtask test` started, or one visible line.
 
-use std::io::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-/// The bootstrap servers of a real Kafka cluster, from `KAFKA_BOOTSTRAP_SERVERS`.
-///
-/// `None` when there is none; the line that says so is visible also for a test that passes, and the test returns.
-/// With `MILENA_REQUIRE_KAFKA=1`, as `cargo xtask test` and `ci` set it, going without is a failure.
-///
-/// # Panics
-/// When Kafka is required and `KAFKA_BOOTSTRAP_SERVERS` is not set.
-pub fn real_kafka(test: &str) -> Option<String> {
-    if let Some(servers) = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok().filter(|servers| !servers.is_empty()) {
-        return Some(servers);
-    }
-    assert!(
-        std::env::var_os("MILENA_REQUIRE_KAFKA").is_none_or(|value| value != "1"),
-        "{test} needs real Kafka, and MILENA_REQUIRE_KAFKA=1 forbids to go without: set KAFKA_BOOTSTRAP_SERVERS, or run cargo xtask test"
-    );
-    // Not eprintln!, which the test harness keeps to itself when the test passes. One write, so that lines of tests
-    // that run at the same time do not mix.
-    let line = format!("not run, needs real Kafka: {test} (cargo xtask test runs it)\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    None
-}
+pub use milena_testkit::real_bootstrap_servers as real_kafka;
 
 /// A name for a topic or a group that no other test and no earlier run uses.
 #[expect(

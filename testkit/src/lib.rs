@@ -58,8 +58,24 @@ pub use net::memory::{MemoryConnector, MemoryResolver, MemoryStream};
 pub use request_log::RequestEntry;
 pub use transactions::TransactionInfo;
 
-/// The bootstrap servers of a real Kafka cluster that tests may use: the environment variable `KAFKA_BOOTSTRAP_SERVERS`, if it is
-/// set and not empty.
-pub fn real_bootstrap_servers() -> Option<String> {
-    std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok().filter(|servers| !servers.trim().is_empty())
+/// The bootstrap servers of a real Kafka cluster for `test`, from `KAFKA_BOOTSTRAP_SERVERS`.
+///
+/// `None` when there is none; the line that says so is visible also for a test that passes, and the test returns.
+/// With `MILENA_REQUIRE_KAFKA=1`, as `cargo xtask test` and `ci` set it, going without is a failure.
+///
+/// # Panics
+/// When Kafka is required and `KAFKA_BOOTSTRAP_SERVERS` is not set.
+pub fn real_bootstrap_servers(test: &str) -> Option<String> {
+    if let Some(servers) = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok().filter(|servers| !servers.trim().is_empty()) {
+        return Some(servers);
+    }
+    assert!(
+        std::env::var_os("MILENA_REQUIRE_KAFKA").is_none_or(|value| value != "1"),
+        "{test} needs real Kafka, and MILENA_REQUIRE_KAFKA=1 forbids to go without: set KAFKA_BOOTSTRAP_SERVERS, or run cargo xtask test"
+    );
+    // Not eprintln!, which the test harness keeps to itself when the test passes. One write, so that lines of tests
+    // that run at the same time do not mix.
+    let line = format!("not run, needs real Kafka: {test} (cargo xtask test runs it)\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    None
 }

@@ -963,12 +963,7 @@ async fn the_in_process_cluster_answers_as_kafka_did_with_version_0() {
 
 #[tokio::test]
 async fn real_kafka_answers_as_it_did() {
-    let Some(servers) = real_bootstrap_servers() else {
-        let required = std::env::var("MILENA_REQUIRE_KAFKA").is_ok_and(|value| value == "1");
-        assert!(!required, "this needs real Kafka: set KAFKA_BOOTSTRAP_SERVERS, or run cargo xtask test");
-        println!("KAFKA_BOOTSTRAP_SERVERS is not set: the comparison with real Kafka was not made");
-        return;
-    };
+    let Some(servers) = real_bootstrap_servers("portable_transactions::real_kafka_answers_as_it_did") else { return };
     let (level, lines) = run(servers.split(',').next().unwrap().trim().parse().unwrap()).await;
     if std::env::var_os("PORTABLE_WRITE").is_some() {
         let file = format!("{}/tests/portable_transactions_{level}.txt", env!("CARGO_MANIFEST_DIR"));

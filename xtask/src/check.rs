@@ -31,7 +31,9 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo) -> Result<()> {
     steps.run("the table of response shapes", schema::check);
     steps.run("the table of dropped futures", dropped::run);
     steps.run("clippy", || {
-        cargo.run(["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"], &[])
+        let storms = ["--features", "milena-integration-tests/storms"];
+        let arguments = ["clippy", "--workspace", "--all-targets", "--keep-going"].into_iter().chain(storms);
+        cargo.run(arguments.chain(["--", "-D", "warnings"]), &[])
     });
     steps.run("clippy without default features", || {
         cargo.run(["clippy", "--workspace", "--no-default-features", "--keep-going", "--", "-D", "warnings"], &[])

@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a chore waits for real processes by the real clock")]
 
+mod accept;
 mod arguments;
 mod bench;
 mod check;
@@ -31,6 +32,7 @@ cargo xtask: one entry for every chore
   check                      formatting, lints and documentation, with warnings denied
   test [ARGUMENTS…]          every test, real Kafka included (needs a JDK from 17 on, and Maven)
   ci                         both, within a budget of time: what must be green before a change is in
+  accept [PART]              the long campaigns: a million frames, thousands of seeds, ten kills of every storm
   bench spine|repartition|codec
                              client CPU per record, librdkafka beside milena (needs a C compiler and make)
   kafka up|down|status|run   a real Apache Kafka cluster on this machine
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         }),
         Some("test") => all_tests(arguments),
         Some("ci") => alone(arguments, ci::HELP, ci::run),
+        Some("accept") => accept::main(arguments),
         Some("bench") => bench::main(arguments),
         Some("kafka") => kafka::main(arguments),
         Some("schema") => schema::main(arguments),

@@ -35,7 +35,13 @@ pub(crate) struct TestKafka {
 }
 
 impl TestKafka {
+    /// Three brokers.
     pub(crate) fn start() -> Result<Self> {
+        Self::start_as(&Wanted { brokers: Some(3), ..Wanted::default() })
+    }
+
+    /// Brokers of this shape.
+    pub(crate) fn start_as(wanted: &Wanted) -> Result<Self> {
         let this_program = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
         let this_program = this_program.display().to_string();
         match std::env::var(BOOTSTRAP) {
@@ -43,7 +49,7 @@ impl TestKafka {
                 say(&format!("using the Kafka that {BOOTSTRAP} names: {given}"));
                 Ok(Self { bootstrap_servers: given, this_program, ours: false })
             }
-            _ => match kafka::up(&Wanted { brokers: Some(3), ..Wanted::default() }) {
+            _ => match kafka::up(wanted) {
                 Ok(cluster) => Ok(Self {
                     bootstrap_servers: cluster.bootstrap_servers(),
                     this_program,
@@ -58,7 +64,7 @@ impl TestKafka {
         }
     }
 
-    fn environment(&self) -> [(&str, &str); 3] {
+    pub(crate) fn environment(&self) -> [(&str, &str); 3] {
         [(BOOTSTRAP, &self.bootstrap_servers), (REQUIRE, "1"), (XTASK, &self.this_program)]
     }
 }

@@ -125,7 +125,7 @@ impl Application<'_> {
     pub(crate) async fn until_counted(&self) {
         let mut missing = self.words.expected.clone();
         let mut counts = BTreeMap::new();
-        let mut reader = self.reader().await;
+        let mut reader = self.reader(self.isolation).await;
         let until = Instant::now() + PATIENCE;
         while !missing.is_empty() {
             for record in &reader.poll(Duration::from_millis(500)).await.unwrap() {
@@ -148,11 +148,32 @@ impl Application<'_> {
         reader.close(Duration::from_secs(5)).await.unwrap();
     }
 
-    async fn reader(&self) -> PartitionConsumer {
+    /// Results that were written and never committed.
+    pub(crate) async fn aborted_results(&self) -> usize {
+        let all = self.read_all(IsolationLevel::ReadUncommitted).await.len();
+        all - self.read_all(IsolationLevel::ReadCommitted).await.len()
+    }
+
+    /// All there is to read in the topic of the counts, in which there is nothing new any more.
+    async fn read_all(&self, isolation: IsolationLevel) -> Vec<(String, i64)> {
+        let mut reader = self.reader(isolation).await;
+        let mut all = Vec::new();
+        loop {
+            let more = reader.poll(Duration::from_secs(3)).await.unwrap();
+            if more.is_empty() {
+                break;
+            }
+            all.extend(more.iter().map(word_and_count));
+        }
+        reader.close(Duration::from_secs(5)).await.unwrap();
+        all
+    }
+
+    async fn reader(&self, isolation: IsolationLevel) -> PartitionConsumer {
         let partitions = self.words.client.admin().describe_topic(&self.counts).await.unwrap().partitions.len() as i32;
         PartitionConsumer::builder(&self.words.client)
             .assign(self.counts.as_str(), 0..partitions, StartAt::Beginning)
-            .isolation_level(self.isolation)
+            .isolation_level(isolation)
             .build()
             .await
             .unwrap()
@@ -160,17 +181,9 @@ impl Application<'_> {
 
     /// The last count of each word as Java reads the topic, in which there is nothing new any more; the same as this client reads.
     pub(crate) async fn read_with_java(&self) -> BTreeMap<String, i64> {
-        let mut reader = self.reader().await;
-        let (mut counts, mut records) = (BTreeMap::new(), 0);
-        loop {
-            let more = reader.poll(Duration::from_secs(3)).await.unwrap();
-            if more.is_empty() {
-                break;
-            }
-            records += more.len();
-            counts.extend(more.iter().map(word_and_count));
-        }
-        reader.close(Duration::from_secs(5)).await.unwrap();
+        let all = self.read_all(self.isolation).await;
+        let records = all.len();
+        let counts: BTreeMap<String, i64> = all.into_iter().collect();
         let isolation = match self.isolation {
             IsolationLevel::ReadCommitted => "read_committed",
             _ => "read_uncommitted",

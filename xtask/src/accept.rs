@@ -1,0 +1,192 @@
+//! `cargo xtask accept`: the long campaigns that a release rests on, in parts that can be resumed.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::arguments::Arguments;
+use crate::kafka::Wanted;
+use crate::test::TestKafka;
+use crate::{Result, say, workspace};
+
+pub(crate) const HELP: &str = "\
+cargo xtask accept [PART]: the long campaigns, one part after the other
+
+  frames   1,000,000 changed frames of every response, under a counting allocator
+  seeds    2,000 seeds of every seeded suite of the producer, 1,000 of the histories that two processes compare
+  storms   ten kills of every storm, on three real brokers (needs a JDK from 17 on, and Maven)
+  older    transactions on brokers that speak the protocol before KIP-890 (transaction.version=1)
+
+  A part writes docs/acceptance/PART.md when it ends well: what was run, on which commit, and what it printed. Without PART,
+  those whose report is of this commit are left out: what was interrupted goes on where it stopped.
+";
+
+/// A campaign.
+struct Part {
+    name: &'static str,
+    kafka: Option<Wanted>,
+    runs: &'static [Run],
+}
+
+/// One call of cargo.
+struct Run {
+    environment: &'static [(&'static str, &'static str)],
+    arguments: &'static [&'static str],
+}
+
+fn parts() -> [Part; 4] {
+    let three = || Wanted { brokers: Some(3), ..Wanted::default() };
+    [
+        Part {
+            name: "frames",
+            kafka: None,
+            runs: &[Run {
+                environment: &[("MILENA_HOSTILE_FRAMES", "1000000")],
+                arguments: &["-p", "milena-protocol", "--test", "hostile"],
+            }],
+        },
+        Part {
+            name: "seeds",
+            kafka: None,
+            runs: &[
+                Run {
+                    environment: &[("MILENA_SEEDS", "2000")],
+                    arguments: &["-p", "milena-producer", "--test", "storm", "--test", "storm_transactions"],
+                },
+                Run {
+                    environment: &[("MILENA_SEEDS", "0..1000")],
+                    arguments: &["-p", "milena-integration-tests", "--test", "determinism"],
+                },
+            ],
+        },
+        Part {
+            name: "storms",
+            kafka: Some(three()),
+            runs: &[Run {
+                environment: &[("MILENA_STORM_ROUNDS", "10")],
+                arguments: &["-p", "milena-integration-tests", "--features", "storms", "--test", "storm_*"],
+            }],
+        },
+        Part {
+            name: "older",
+            kafka: Some(Wanted { features: vec!["transaction.version=1".to_owned()], ..three() }),
+            runs: &[
+                Run { environment: &[], arguments: &["-p", "milena-integration-tests", "--test", "transactions"] },
+                Run { environment: &[], arguments: &["-p", "milena-testkit", "--test", "portable_transactions"] },
+            ],
+        },
+    ]
+}
+
+pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
+    if arguments.asks_for_help() {
+        print!("{HELP}");
+        return Ok(());
+    }
+    let only = arguments.next_word();
+    arguments.no_more(HELP)?;
+    let commit = commit()?;
+    let mut parts: Vec<Part> = parts().into();
+    match &only {
+        Some(name) => parts.retain(|part| part.name == name),
+        None => parts.retain(|part| {
+            let is_done = fs::read_to_string(part.report()).is_ok_and(|report| report.contains(&commit));
+            if is_done {
+                say(&format!("{}: its report is of this commit", part.name));
+            }
+            !is_done
+        }),
+    }
+    if let (true, Some(name)) = (parts.is_empty(), &only) {
+        return Err(format!("there is no part {name}: frames, seeds, storms or older"));
+    }
+    for part in parts {
+        part.run(&commit)?;
+    }
+    Ok(())
+}
+
+impl Part {
+    fn report(&self) -> PathBuf {
+        workspace::root().join("docs/acceptance").join(format!("{}.md", self.name))
+    }
+
+    fn run(&self, commit: &str) -> Result<()> {
+        say(&format!("{} …", self.name));
+        let kafka = self.kafka.as_ref().map(TestKafka::start_as).transpose()?;
+        let mut report = format!("# Acceptance: {}\n\nCommit {commit}. Written by `cargo xtask accept`.\n", self.name);
+        for run in self.runs {
+            let began = Instant::now();
+            let told = run.run(kafka.as_ref())?;
+            let settings: String = run.environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+            // Writing to a string cannot fail.
+            let _ = write!(
+                report,
+                "\n## `{settings}cargo test {}`\n\n{:.0} s.\n\n```text\n{told}```\n",
+                run.arguments.join(" "),
+                began.elapsed().as_secs_f64()
+            );
+        }
+        let path = self.report();
+        let write = || {
+            fs::create_dir_all(path.parent().unwrap_or(&path))?;
+            fs::write(&path, &report)
+        };
+        write().map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+        say(&format!("{}: done; docs/acceptance/{}.md", self.name, self.name));
+        Ok(())
+    }
+}
+
+impl Run {
+    /// What the tests print, passed on as it comes.
+    fn run(&self, kafka: Option<&TestKafka>) -> Result<String> {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.arg("test").args(self.arguments).args(["--", "--nocapture", "--test-threads=1"]);
+        cargo.envs(self.environment.iter().copied()).current_dir(workspace::root());
+        if let Some(kafka) = kafka {
+            cargo.envs(kafka.environment());
+        }
+        let mut child = cargo
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot run cargo: {error}"))?;
+        let mut told = String::new();
+        if let Some(out) = child.stdout.take() {
+            for line in BufReader::new(out).lines().map_while(std::io::Result::ok) {
+                println!("{line}");
+                if !line.is_empty() {
+                    told.push_str(&line);
+                    told.push('\n');
+                }
+            }
+        }
+        let status = child.wait().map_err(|error| format!("cannot wait for cargo: {error}"))?;
+        if status.success() {
+            Ok(told)
+        } else {
+            Err(format!("cargo test {} ended with {status}", self.arguments.join(" ")))
+        }
+    }
+}
+
+/// The commit that is tried. Changes that are in none make a report worthless.
+fn commit() -> Result<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(workspace::root()).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let ask = || -> std::io::Result<(String, String)> {
+        let changed = ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/acceptance"];
+        Ok((git(&["rev-parse", "HEAD"])?, git(&changed)?))
+    };
+    let (commit, changed) = ask().map_err(|error| format!("cannot run git: {error}"))?;
+    if changed.is_empty() && !commit.is_empty() {
+        return Ok(commit);
+    }
+    Err(format!("a report names a commit, and there are changes that are in none; commit them first:\n{changed}"))
+}
