@@ -23,8 +23,10 @@ pub(crate) struct Acks {
 #[derive(Debug)]
 struct Run {
     id: RunId,
-    /// The offset after the run.
+    /// The offset after the run, and after what follows it that holds no record for the user.
     to: i64,
+    /// The offset after the run as it was handed out: what the user's claim on it is known by.
+    handed_to: i64,
     leader_epoch: i32,
     /// Everything below is done.
     done_to: i64,
@@ -56,7 +58,7 @@ impl Acks {
 
     /// Records up to (not including) `to` are handed out.
     pub(crate) fn hand_out(&mut self, id: RunId, to: i64, leader_epoch: i32, batch: Option<Weak<OpenBatch>>) {
-        self.runs.push_back(Run { id, to, leader_epoch, done_to: i64::MIN, batch });
+        self.runs.push_back(Run { id, to, handed_to: to, leader_epoch, done_to: i64::MIN, batch });
     }
 
     /// Offsets up to `to` hold no record for the user.
@@ -110,7 +112,7 @@ impl Acks {
     pub(crate) fn withdraw_what_nobody_began(&mut self) {
         let withdrawn = |run: &Run| {
             // A batch that the user has dropped will not be begun any more.
-            run.batch.as_ref().is_some_and(|batch| batch.upgrade().is_none_or(|batch| batch.withdraw(run.to)))
+            run.batch.as_ref().is_some_and(|batch| batch.upgrade().is_none_or(|batch| batch.withdraw(run.handed_to)))
         };
         let withdrawn: Vec<bool> = self.runs.iter().map(withdrawn).collect();
         // Behind the first of them nothing can be committed any more: the frontier cannot pass the hole.
@@ -135,7 +137,13 @@ impl Acks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use milena_protocol::records::{BatchBuilder, ProducerStamp, Scratch, split_batch};
+
     use super::*;
+    use crate::records::Origin;
 
     fn acks(runs: &[i64]) -> Acks {
         let mut acks = Acks::new(0);
@@ -184,6 +192,31 @@ mod tests {
         assert_eq!(acks.frontier().0, 12);
         acks.skip(15);
         assert_eq!(acks.frontier().0, 15);
+    }
+
+    /// A batch of one record at offset 0.
+    fn batch() -> Arc<OpenBatch> {
+        let mut builder = BatchBuilder::new(vec![0; 256], 0);
+        builder.append(0, None, Some(b"x"), &[]).unwrap();
+        let mut sealed = builder.seal();
+        sealed.stamp(ProducerStamp::NONE);
+        let raw = split_batch(&mut Bytes::copy_from_slice(sealed.bytes())).unwrap().unwrap();
+        let batch = raw.open(&mut Scratch::new(), 1 << 20).unwrap();
+        Arc::new(OpenBatch::new(batch, Arc::new(Origin { topic: "t".into(), partition: 0, slot: 0 }), 0))
+    }
+
+    #[test]
+    fn what_was_begun_is_waited_for_also_with_a_marker_behind_it() {
+        let batch = batch();
+        let mut acks = Acks::new(0);
+        acks.hand_out(0, 1, 5, Some(Arc::downgrade(&batch)));
+        // A transaction's marker.
+        acks.skip(2);
+        assert!(batch.begin(1));
+        acks.withdraw_what_nobody_began();
+        assert!(acks.has_open_runs(), "the user has begun it");
+        acks.ack(0);
+        assert_eq!((acks.frontier().0, acks.has_open_runs()), (2, false));
     }
 
     #[test]

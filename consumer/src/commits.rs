@@ -42,6 +42,8 @@ pub(crate) struct CommitQueue {
     waiting: Offsets,
     /// Sent and not answered.
     under_way: Option<Offsets>,
+    /// The number of the request that was sent last.
+    sent: u64,
     /// Acknowledged by the coordinator.
     committed: BTreeMap<TopicPartition, i64>,
     /// The number of the next request.
@@ -59,6 +61,7 @@ impl Default for CommitQueue {
         Self {
             waiting: Offsets::new(),
             under_way: None,
+            sent: 0,
             committed: BTreeMap::new(),
             next: 1,
             retry_at: None,
@@ -96,6 +99,7 @@ impl CommitQueue {
         self.retry_at = None;
         let offsets = std::mem::take(&mut self.waiting);
         self.under_way = Some(offsets.clone());
+        self.sent = self.next;
         self.next += 1;
         Some(offsets)
     }
@@ -109,7 +113,7 @@ impl CommitQueue {
     pub(crate) fn on_answer(&mut self, now: Instant, rng: &mut fastrand::Rng, answer: Answer) -> Meaning {
         let mut meaning = Meaning::default();
         let Some(mut offsets) = self.under_way.take() else { return meaning };
-        let number = self.next - 1;
+        let number = self.sent;
         let mut again = Offsets::new();
         let mut is_answered = false;
         let codes = match answer {
@@ -166,7 +170,8 @@ impl CommitQueue {
         }
         if again.is_empty() {
             self.backoff.on_success();
-            self.settled = number;
+            // With nothing waiting, whatever was asked for meanwhile has been lost.
+            self.settled = if self.waiting.is_empty() { self.next - 1 } else { number };
         } else {
             self.retry_at = Some(now + self.backoff.on_failure(rng));
             // What was asked for later counts.
@@ -179,6 +184,7 @@ impl CommitQueue {
 
     /// These partitions are somebody else's now: nothing is committed for them any more.
     pub(crate) fn lose(&mut self, partitions: &[TopicPartition]) {
+        let was_waiting = !self.waiting.is_empty();
         for partition in partitions {
             self.waiting.remove(partition);
             self.committed.remove(partition);
@@ -187,7 +193,11 @@ impl CommitQueue {
                 under_way.remove(partition);
             }
         }
-        if self.waiting.is_empty() && self.under_way.is_none() {
+        if was_waiting && self.waiting.is_empty() {
+            // Somebody may wait for this request, which will never be sent.
+            self.next += 1;
+        }
+        if self.is_idle() {
             self.settled = self.next - 1;
         }
     }
@@ -350,6 +360,35 @@ mod tests {
             assert_eq!(scene.sent(), Some(vec![(1, 10)]), "partition 0 may be another member's by now");
             scene.answer(ErrorCode::NONE);
             assert!(scene.queue.result(ticket).unwrap().is_ok());
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_commit_whose_partitions_were_lost_before_it_was_sent() {
+        let mut scene = Scene::new();
+        let first = scene.want(&[(0, 10)]);
+        scene.queue.lose(&[tp(0)]);
+        assert!(scene.queue.result(first).is_some());
+        // The same behind one that is under way, whichever comes first: the loss or the answer.
+        for loss_first in [true, false] {
+            let mut scene = Scene::new();
+            scene.want(&[(0, 10)]);
+            scene.sent();
+            let behind = scene.want(&[(0, 20)]);
+            if loss_first {
+                scene.queue.lose(&[tp(0)]);
+                scene.queue.on_answer(scene.now, &mut scene.rng, Answer::Codes(Vec::new()));
+            } else {
+                scene.answer(ErrorCode::UNKNOWN_MEMBER_ID);
+                scene.queue.lose(&[tp(0)]);
+            }
+            assert!(scene.queue.result(behind).is_some() && scene.queue.is_idle());
+            let later = scene.want(&[(1, 1)]);
+            assert!(scene.queue.result(later).is_none(), "one that is asked for afterwards is waited for");
+            scene.now += Duration::from_secs(2);
+            assert_eq!(scene.sent(), Some(vec![(1, 1)]));
+            scene.answer(ErrorCode::NONE);
+            assert!(scene.queue.result(later).is_some());
         }
     }
 

@@ -129,8 +129,11 @@ impl ConsumerHandle {
 
     /// Member id and generation. Empty for a consumer without a group.
     ///
+    /// For a transaction, ask for it when the records are read and not when their offsets are sent: who has lost its partitions since
+    /// is then refused by the coordinator, and joins again under another generation.
+    ///
     /// # Errors
-    /// [`ErrorKind::Closed`].
+    /// [`ErrorKind::NotAssigned`] while this member is not in the group; [`ErrorKind::Closed`].
     ///
     /// # Cancel safety
     /// Nothing happens but a question.
@@ -138,6 +141,6 @@ impl ConsumerHandle {
         let Some(group) = &self.shared.group else { return Ok(GroupMetadata::default()) };
         let (reply, answer) = oneshot::channel();
         group.send(Command::Identity { reply }).map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())
+        answer.await.map_err(|_| closed())?
     }
 }

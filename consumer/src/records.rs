@@ -8,7 +8,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use milena_client::TopicPartition;
 use milena_protocol::records::{Batch, BatchError, Cursor, Headers, RecordView};
@@ -32,11 +32,18 @@ pub(crate) struct OpenBatch {
     pub(crate) origin: Arc<Origin>,
     pub(crate) generation: u32,
     claim: Claim,
+    /// It could not be read to its end.
+    broken: AtomicBool,
 }
 
 impl OpenBatch {
     pub(crate) fn new(batch: Batch, origin: Arc<Origin>, generation: u32) -> Self {
-        Self { batch, origin, generation, claim: Claim::default() }
+        Self { batch, origin, generation, claim: Claim::default(), broken: AtomicBool::new(false) }
+    }
+
+    /// The user begins with the run that ends at `to`. False if it was taken back.
+    pub(crate) fn begin(&self, to: i64) -> bool {
+        self.claim.begin(self.claim_of(to))
     }
 
     /// Takes back what nobody has begun to read of the run that ends at `to`. False if somebody has.
@@ -311,6 +318,7 @@ impl Records {
     #[cold]
     #[inline(never)]
     fn broken(&self, run: &Run, error: Option<BatchError>) {
+        run.batch.broken.store(true, Ordering::Relaxed);
         self.shared.on_broken_batch(&run.batch, error);
     }
 }
@@ -366,9 +374,10 @@ impl<'a> PartitionRecords<'a> {
     /// The offset behind these records: what to commit when all of them are done. Not always the last record's plus one (holes).
     ///
     /// Ask for it after the iteration: what a revocation took back before the iteration came there is left out, and the offset is
-    /// the one at which its next owner must begin. `None` if that is all of them.
+    /// the one at which its next owner must begin. It never lies behind a batch that could not be read. `None` if that is all of them.
     pub fn next_offset(&self) -> Option<i64> {
-        self.runs.iter().take_while(|run| !run.batch.is_withdrawn(run.to)).last().map(|run| run.to)
+        let counts = |run: &&Run| !run.batch.is_withdrawn(run.to) && !run.batch.broken.load(Ordering::Relaxed);
+        self.runs.iter().take_while(counts).last().map(|run| run.to)
     }
 
     /// All records of this partition are done; see [`Records::ack`].
@@ -408,12 +417,21 @@ pub struct RecordsIter<'a> {
 }
 
 impl<'a> RecordsIter<'a> {
+    /// Nothing more of the partition of this run.
+    #[cold]
+    fn skip_partition(&mut self, of: &Run) {
+        let slot = of.batch.origin.slot;
+        while self.runs.as_slice().first().is_some_and(|next| next.batch.origin.slot == slot) {
+            self.runs.next();
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn next_run(&mut self) -> Option<()> {
         loop {
             let run = self.runs.next()?;
-            if run.batch.claim.begin(run.batch.claim_of(run.to)) {
+            if run.batch.begin(run.to) {
                 self.run = Some(run);
                 self.cursor = run.cursor;
                 self.left = run.count;
@@ -421,10 +439,7 @@ impl<'a> RecordsIter<'a> {
             }
             // A revocation takes its runs back in the midst of the iteration: one that it has not come to yet must not be begun
             // behind one that it has, or the partition would be processed with a hole.
-            let taken_back = run.batch.origin.slot;
-            while self.runs.as_slice().first().is_some_and(|next| next.batch.origin.slot == taken_back) {
-                self.runs.next();
-            }
+            self.skip_partition(run);
         }
     }
 }
@@ -444,6 +459,8 @@ impl<'a> Iterator for RecordsIter<'a> {
                     failed => {
                         self.left = 0;
                         self.records.broken(run, failed.err());
+                        // What follows would be processed, and committed, behind a hole.
+                        self.skip_partition(run);
                     }
                 }
             }

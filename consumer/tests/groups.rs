@@ -310,14 +310,23 @@ async fn what_was_read_before_a_loss_cannot_be_committed_after_it() {
     let member = handle.group_metadata().await.unwrap();
     world.cluster.faults().when(Api::Heartbeat).nth(1).then(Reaction::Error(ErrorCode::UNKNOWN_MEMBER_ID));
     let start = now();
-    while handle.assignment().is_empty() || handle.group_metadata().await.unwrap() == member {
+    while world.cluster.group_info("g").unwrap().members.contains_key(&*member.member_id)
+        || handle.assignment().is_empty()
+    {
         consumer.poll(TICK).await.unwrap();
         assert!(now() - start < PATIENCE, "the partition comes back");
     }
+    let error = handle.group_metadata().await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        milena_client::ErrorKind::NotAssigned,
+        "nor can a transaction commit it under the new generation"
+    );
     let refused = handle.commit_offsets([(tp("t", 0), 10.into())]).await.unwrap_err();
     assert_eq!(refused.kind(), milena_client::ErrorKind::NotAssigned, "another member may have had it in between");
     hears.add_permits(1);
     sleep(Duration::from_secs(1)).await;
+    assert_ne!(handle.group_metadata().await.unwrap(), member);
     handle.commit_offsets([(tp("t", 0), 4.into())]).await.unwrap();
     assert_eq!(world.cluster.group_info("g").unwrap().offsets[&("t".to_owned(), 0)], 4);
 }

@@ -233,7 +233,7 @@ impl Fetcher {
                 partition: tp.partition,
                 leader_epoch: asked.leader_epoch,
                 offset: asked.offset,
-                // Divergence is found with OffsetForLeaderEpoch (KIP-320), not by the fetch.
+                // Only followers let the fetch find where logs diverge.
                 last_fetched_epoch: -1,
                 max_bytes: asked.max_bytes,
             });

@@ -68,7 +68,7 @@ pub(crate) enum Command {
     /// Commit these offsets, or all frontiers.
     Commit { offsets: Option<Offsets>, reply: oneshot::Sender<Result<(), Error>> },
     /// Tell the identity.
-    Identity { reply: oneshot::Sender<GroupMetadata> },
+    Identity { reply: oneshot::Sender<Result<GroupMetadata, Error>> },
     /// Commit, give everything up, leave. The reply says what could not be committed.
     Close { deadline: Instant, reply: oneshot::Sender<Result<(), Error>> },
 }
@@ -84,8 +84,8 @@ enum Event {
     Drained(u64),
     /// The listener has returned from its call about a revocation.
     Revoked(u64),
-    /// The listener has returned from its call about new partitions.
-    Prepared(Vec<TopicPartition>),
+    /// The listener has returned from its call about new partitions, made in that life of the membership.
+    Prepared(u64, Vec<TopicPartition>),
     /// The listener has returned from its call about lost partitions.
     ToldLost,
     Left,
@@ -146,6 +146,8 @@ struct Driver {
     rng: fastrand::Rng,
     under_way: UnderWay,
     revocation: Option<Revocation>,
+    /// How often the membership was lost.
+    life: u64,
     /// Lost partitions of which the listener has not been told yet, call by call.
     lost_untold: VecDeque<Vec<TopicPartition>>,
     /// Commits that somebody waits for.
@@ -194,6 +196,7 @@ pub(crate) async fn run(
         rng: link.rng("group"),
         under_way: UnderWay::new(),
         revocation: None,
+        life: 0,
         lost_untold: VecDeque::new(),
         waiting: Vec::new(),
         closing: None,
@@ -293,13 +296,23 @@ impl Driver {
                 self.waiting.push((ticket, reply));
             }
             Command::Identity { reply } => {
-                let (member_id, generation) = self.membership.identity();
-                let group = self.config.group.clone();
-                let instance_id = self.config.instance_id.clone();
-                let _ = reply.send(GroupMetadata { group, member_id, generation, instance_id });
+                let _ = reply.send(self.identity());
             }
             Command::Close { deadline, reply } => self.begin_closing(deadline, reply),
         }
+    }
+
+    /// Who this member is to a coordinator that takes offsets in a transaction. Nobody, while it is not in the group or its listener
+    /// has not heard of a loss: the coordinator does not check a commit without a generation, and the next generation's would cover
+    /// what was read in an earlier life.
+    fn identity(&self) -> Result<GroupMetadata, Error> {
+        let (member_id, generation) = self.membership.identity();
+        if generation < 0 || !self.lost_untold.is_empty() {
+            let text = "this member is not in the group now: what it has read may be another member's. Read it again from the committed offsets.";
+            return Err(Error::new(ErrorKind::NotAssigned, text));
+        }
+        let (group, instance_id) = (self.config.group.clone(), self.config.instance_id.clone());
+        Ok(GroupMetadata { group, member_id, generation, instance_id })
     }
 
     // ---- membership ----
@@ -376,7 +389,9 @@ impl Driver {
                     self.set_step(Step::CommittingAgain(ticket));
                 }
             }
-            Event::Prepared(partitions) => self.shared.change(|table| {
+            // Of an earlier life: the partitions may be back, and their own call is still to come.
+            Event::Prepared(life, _) if life != self.life => {}
+            Event::Prepared(_, partitions) => self.shared.change(|table| {
                 table.begin(&partitions);
                 None
             }),
@@ -565,16 +580,17 @@ impl Driver {
             None
         });
         if self.listener.is_some() {
-            let call = self.listener.call(Kind::Assigned, added.clone());
+            let (life, call) = (self.life, self.listener.call(Kind::Assigned, added.clone()));
             self.under_way.push(Box::pin(async move {
                 call.await;
-                Event::Prepared(added)
+                Event::Prepared(life, added)
             }));
         }
     }
 
     fn lose(&mut self, partitions: Vec<TopicPartition>) {
         self.revocation = None;
+        self.life += 1;
         self.counters.assigned.set(0);
         self.commits.lose(&partitions);
         self.shared.change(|table| table.release(&partitions));

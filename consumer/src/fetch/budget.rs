@@ -65,12 +65,15 @@ impl Budget {
     /// Frees the bytes of a batch that is used up or dropped.
     pub(crate) fn free(&self, bytes: i64) {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
-        // Loops wait only near the limit; far from it nobody needs to be told.
-        if before > self.limit / 2 {
+        // Loops wait only near the limit; far from it nobody needs to be told. (A small budget has no far.)
+        if before > self.limit / 2 || self.limit < SMALL {
             self.freed.notify_one();
         }
     }
 }
+
+/// A limit under which half of it may be less than a loop waits for.
+const SMALL: i64 = 1 << 20;
 
 /// Bytes that may arrive. What has not arrived when it is dropped is given back; what arrived beyond it is charged.
 #[derive(Debug)]

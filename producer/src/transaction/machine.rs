@@ -483,6 +483,9 @@ impl Machine {
             self.last_error = None;
             return;
         };
+        if let (Ask::End { .. }, Some(ending)) = (&ask, &mut self.ending) {
+            ending.lost |= may_follow_an_append(&error);
+        }
         match error.action() {
             Action::Proceed | Action::Retry | Action::RefreshMetadata | Action::FindCoordinator => {
                 self.ask_again(&ask, error, now, rng);
@@ -675,6 +678,13 @@ impl Machine {
         self.groups.clear();
         self.answered.clear();
     }
+}
+
+/// Whether a coordinator says this also after it has written down what it was asked for, and lost its place or its followers then
+/// (`TransactionStateManager.appendTransactionToLog`): as good as no answer.
+fn may_follow_an_append(error: &Error) -> bool {
+    let codes = [ErrorCode::NOT_COORDINATOR, ErrorCode::COORDINATOR_NOT_AVAILABLE, ErrorCode::UNKNOWN_SERVER_ERROR];
+    error.code().is_some_and(|code| codes.contains(&code))
 }
 
 fn check(api: ApiKey, code: ErrorCode) -> Result<(), Error> {

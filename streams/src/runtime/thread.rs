@@ -470,7 +470,8 @@ impl StreamThread {
                 .map(|sub| TaskId { sub_topology: *sub, partition: partition.partition() });
             let active = id.and_then(|id| self.tasks.get_mut(&id));
             let (Some(topic), Some(active)) = (topic, active) else {
-                // A task that has gone since the poll: its new owner reads this again.
+                // A task that has gone since the poll: its new owner reads this again, and so does this one if it comes back.
+                self.handle.seek_to_committed(&[partition.topic_partition()]);
                 continue;
             };
             let Some(input) = active.task.input(topic) else { continue };
@@ -612,8 +613,11 @@ impl StreamThread {
             };
         }
         // Asked for at the last moment: a group that has moved on refuses the generation of before.
-        let group = self.handle.group_metadata().await.map_err(StreamsError::client(doing))?;
-        let committed = self.sends.commit(offsets.clone(), &group).await;
+        let committed = match self.handle.group_metadata().await {
+            Ok(group) => self.sends.commit(offsets.clone(), &group).await,
+            // Lost, and the news is still on its way.
+            Err(error) => Err(error),
+        };
         written(&self.sends, committed)?;
         for (partition, offset) in offsets {
             self.handle.ack_up_to(&partition, offset.offset);

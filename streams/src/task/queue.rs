@@ -100,6 +100,8 @@ impl BlockBuilder {
 
     /// As `finish`, for records behind which the log goes on at `end`.
     pub(crate) fn finish_to(&mut self, end: i64) -> Block {
+        // Where a batch breaks in its midst, what was read of it is processed, although the partition goes no farther.
+        let end = self.entries.last().map_or(end, |entry| end.max(entry.offset + 1));
         let Self { bytes, entries, headers } = std::mem::take(self);
         Block { bytes: bytes.into(), entries, end, headers }
     }

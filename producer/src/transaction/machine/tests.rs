@@ -247,6 +247,19 @@ fn a_lost_end_is_asked_again_under_the_same_epoch_and_is_unknown_at_its_deadline
 }
 
 #[test]
+fn a_coordinator_that_lost_its_place_may_have_committed() {
+    for code in [ErrorCode::NOT_COORDINATOR, ErrorCode::COORDINATOR_NOT_AVAILABLE] {
+        let mut scene = Scene::open(Protocol::V2);
+        let end = scene.commit();
+        scene.reply(end.clone(), Ok(refusal(code)));
+        scene.now += MINUTE;
+        scene.next();
+        let ended = scene.machine.take_ended().unwrap();
+        assert!(matches!(&ended, Ended::Unknown(error) if error.outcome() == Outcome::Unknown), "{ended:?}");
+    }
+}
+
+#[test]
 fn an_end_that_was_never_heard_may_be_asked_for_again() {
     let mut scene = Scene::open(Protocol::V2);
     let end = scene.commit();
