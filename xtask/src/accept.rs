@@ -159,7 +159,8 @@ impl Run {
         if let Some(out) = child.stdout.take() {
             for line in BufReader::new(out).lines().map_while(std::io::Result::ok) {
                 println!("{line}");
-                if !line.is_empty() {
+                // A seed that went well has nothing to tell but how to run it again.
+                if !line.is_empty() && !line.starts_with("seed ") {
                     told.push_str(&line);
                     told.push('\n');
                 }

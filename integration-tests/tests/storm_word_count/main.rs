@@ -54,6 +54,10 @@ async fn two_instances_count_every_word_and_a_kill_loses_none() {
     fs::remove_file(&text).unwrap();
 }
 
+/// A part of the text is sent in so many pieces, one after the other: longer in all than the session of a killed instance.
+const SLICES: usize = 160;
+const SLICE: Duration = Duration::from_millis(50);
+
 #[tokio::test]
 async fn three_instances_are_killed_again_and_again_and_every_word_is_counted_once() {
     let Some(servers) = real_kafka("three_instances_are_killed_again_and_again_and_every_word_is_counted_once") else {
@@ -69,27 +73,30 @@ async fn three_instances_are_killed_again_and_again_and_every_word_is_counted_on
     application.run(&["--role", "load", "--input", nothing.to_str().unwrap()]);
     fs::remove_file(&nothing).unwrap();
     let mut instances = [application.counter(), application.counter(), application.counter()];
-    // The text comes in parts, so that there is always something to count when an instance is killed.
+    // The text trickles in, so that there is always something to count; a kill comes when the group has got over the last one.
     let lines: Vec<&str> = words.text.lines().collect();
-    let producer = Producer::builder(&words.client).build().await.unwrap();
+    let producer = Producer::builder(&words.client).linger(Duration::ZERO).build().await.unwrap();
     for part in lines.chunks(lines.len().div_ceil(kills + 1)) {
-        for line in part {
-            drop(producer.send(&Record::to(&application.lines).value(*line)).await.unwrap());
+        let kill_at = random.usize(SLICES * 7 / 8..SLICES);
+        for (number, slice) in part.chunks(part.len().div_ceil(SLICES)).enumerate() {
+            for line in slice {
+                drop(producer.send(&Record::to(&application.lines).value(*line)).await.unwrap());
+            }
+            sleep(SLICE).await;
+            if number == kill_at {
+                let killed = &mut instances[random.usize(0..3)];
+                println!("kill -9 of {}", killed.id());
+                killed.kill();
+                *killed = application.counter();
+            }
         }
-        producer.flush().await.unwrap();
-        sleep(Duration::from_millis(random.u64(0..4_000))).await;
-        let killed = &mut instances[random.usize(0..3)];
-        println!("kill -9 of {}", killed.id());
-        killed.kill();
-        sleep(Duration::from_millis(random.u64(0..1_000))).await;
-        *killed = application.counter();
     }
     producer.close(Duration::from_secs(10)).await.unwrap();
     application.until_counted().await;
     application.stop(instances.into());
     assert_eq!(application.read_with_java().await, words.expected, "every word is counted once");
-    let aborted = application.aborted_results().await;
-    println!("{aborted} results were written in transactions that were aborted");
+    let aborted = application.aborted_records().await;
+    println!("{aborted} words and counts were written in transactions that were aborted");
     assert!(kills < 10 || aborted > 0, "so many kills hit a transaction");
     application.forget().await;
     words.client.close().await;

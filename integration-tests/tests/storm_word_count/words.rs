@@ -125,11 +125,11 @@ impl Application<'_> {
     pub(crate) async fn until_counted(&self) {
         let mut missing = self.words.expected.clone();
         let mut counts = BTreeMap::new();
-        let mut reader = self.reader(self.isolation).await;
+        let mut reader = self.reader(&self.counts, self.isolation).await;
         let until = Instant::now() + PATIENCE;
         while !missing.is_empty() {
             for record in &reader.poll(Duration::from_millis(500)).await.unwrap() {
-                let (word, count) = word_and_count(record);
+                let (word, count) = (text(record.key().unwrap().to_vec()), number(record.value().unwrap()));
                 if missing.get(&word).is_some_and(|expected| count >= *expected) {
                     missing.remove(&word);
                 }
@@ -148,31 +148,35 @@ impl Application<'_> {
         reader.close(Duration::from_secs(5)).await.unwrap();
     }
 
-    /// Results that were written and never committed.
-    pub(crate) async fn aborted_results(&self) -> usize {
-        let all = self.read_all(IsolationLevel::ReadUncommitted).await.len();
-        all - self.read_all(IsolationLevel::ReadCommitted).await.len()
+    /// Words and counts that were written and never committed, as far as they are still there.
+    pub(crate) async fn aborted_records(&self) -> usize {
+        let mut aborted = 0;
+        for topic in [self.counts.clone(), format!("{}-word-counts-repartition", self.id)] {
+            let all = self.read_all(&topic, IsolationLevel::ReadUncommitted).await.len();
+            aborted += all - self.read_all(&topic, IsolationLevel::ReadCommitted).await.len();
+        }
+        aborted
     }
 
-    /// All there is to read in the topic of the counts, in which there is nothing new any more.
-    async fn read_all(&self, isolation: IsolationLevel) -> Vec<(String, i64)> {
-        let mut reader = self.reader(isolation).await;
+    /// All there is to read in a topic in which there is nothing new any more: key and value.
+    async fn read_all(&self, topic: &str, isolation: IsolationLevel) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut reader = self.reader(topic, isolation).await;
         let mut all = Vec::new();
         loop {
             let more = reader.poll(Duration::from_secs(3)).await.unwrap();
             if more.is_empty() {
                 break;
             }
-            all.extend(more.iter().map(word_and_count));
+            all.extend(more.iter().map(|record| (record.key().unwrap().to_vec(), record.value().unwrap().to_vec())));
         }
         reader.close(Duration::from_secs(5)).await.unwrap();
         all
     }
 
-    async fn reader(&self, isolation: IsolationLevel) -> PartitionConsumer {
-        let partitions = self.words.client.admin().describe_topic(&self.counts).await.unwrap().partitions.len() as i32;
+    async fn reader(&self, topic: &str, isolation: IsolationLevel) -> PartitionConsumer {
+        let partitions = self.words.client.admin().describe_topic(topic).await.unwrap().partitions.len() as i32;
         PartitionConsumer::builder(&self.words.client)
-            .assign(self.counts.as_str(), 0..partitions, StartAt::Beginning)
+            .assign(topic, 0..partitions, StartAt::Beginning)
             .isolation_level(isolation)
             .build()
             .await
@@ -181,9 +185,9 @@ impl Application<'_> {
 
     /// The last count of each word as Java reads the topic, in which there is nothing new any more; the same as this client reads.
     pub(crate) async fn read_with_java(&self) -> BTreeMap<String, i64> {
-        let all = self.read_all(self.isolation).await;
+        let all = self.read_all(&self.counts, self.isolation).await;
         let records = all.len();
-        let counts: BTreeMap<String, i64> = all.into_iter().collect();
+        let counts: BTreeMap<String, i64> = all.into_iter().map(|(word, count)| (text(word), number(&count))).collect();
         let isolation = match self.isolation {
             IsolationLevel::ReadCommitted => "read_committed",
             _ => "read_uncommitted",
@@ -232,9 +236,12 @@ impl Application<'_> {
     }
 }
 
-fn word_and_count(record: milena::RecordRef<'_>) -> (String, i64) {
-    let word = String::from_utf8(record.key().unwrap().to_vec()).unwrap();
-    (word, i64::from_be_bytes(record.value().unwrap().try_into().unwrap()))
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+fn number(bytes: &[u8]) -> i64 {
+    i64::from_be_bytes(bytes.try_into().unwrap())
 }
 
 /// The example, built as the tests are.
