@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::driver::group::Command;
-use crate::fetch::budget::Budget;
+use crate::fetch::budget::{Budget, LEAST_BYTES};
 use crate::metrics;
 use crate::partitions::{Partitions, Signals};
 use crate::records::{OpenBatch, Origin, Run};
@@ -50,7 +50,7 @@ impl Shared {
         Self {
             partitions: Mutex::new(partitions),
             signals,
-            budget: Budget::new(config.budget),
+            budget: Budget::new(config.budget, LEAST_BYTES),
             lent_at: AtomicI64::new(i64::MIN),
             polls: AtomicU64::new(0),
             acks: AtomicU64::new(0),

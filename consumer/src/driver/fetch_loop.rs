@@ -28,8 +28,6 @@ use crate::fetch::session::{Asked, Session};
 use crate::partitions::{SlotId, Wanted, Watermarks};
 use crate::shared::{Shared, batch_error_at};
 
-/// A request below this is not worth its answer.
-const LEAST_BYTES: i64 = 64 << 10;
 /// How many bytes are read before their batches are handed over and other tasks have a turn.
 const HAND_OVER_BYTES: usize = 256 << 10;
 /// How soon a broker is asked again for other partitions while the reader is busy with those it has.
@@ -173,7 +171,7 @@ impl Fetcher {
         let shared = self.shared.clone();
         // A share each: what a loop has reserved, it holds for as long as its broker waits for news.
         let share = shared.budget.limit() / shared.partitions().loops();
-        let mut reservation = shared.budget.reserve(share.min(i64::from(config.max_bytes)), LEAST_BYTES).await;
+        let mut reservation = shared.budget.reserve(share.min(i64::from(config.max_bytes))).await;
         // Time may have passed while waiting for room.
         let now = self.link.now();
         let wanted = shared.partitions().wanted_from(self.broker, now);

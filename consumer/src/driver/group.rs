@@ -5,7 +5,10 @@
 //! commits have another. Nothing here waits for the user: its listener runs elsewhere, and its un-acknowledged records are waited
 //! for beside everything else.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod leading;
+mod requests;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,33 +20,29 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use milena_client::{
     CoordinatorKind, Counter, Error, ErrorKind, Gauge, GroupMetadata, Lane, Link, OffsetAndMetadata, Target,
-    TopicInterest, TopicPartition,
+    TopicPartition,
 };
 use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use milena_protocol::messages::leave_group_request::MemberIdentity;
-use milena_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use milena_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
-use milena_protocol::messages::{
-    GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
-    OffsetCommitResponse, SyncGroupRequest, TopicName,
-};
+use milena_protocol::messages::{GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest};
 use milena_protocol::{ApiKey, ErrorCode, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::listener::{Calls, Kind};
-use super::offsets::{by_topic, str_bytes};
+use super::offsets::str_bytes;
+use crate::Assignor;
 use crate::commits::{Answer, CommitQueue, Offsets, Ticket};
-use crate::group::classic::{Action, Failure, Joined, JoinedMember, Membership, Settings};
+use crate::group::classic::{Action, Failure, Joined, Membership, Settings};
 use crate::group::{Assignment, Subscription};
 use crate::metrics;
 use crate::partitions::Stand;
 use crate::shared::Shared;
-use crate::{Assignor, Member, TopicSizes};
+use leading::{Led, assign, sizes};
+use requests::{commit_request, failure, read_commit, read_join};
 
 const PROTOCOL_TYPE: &str = "consumer";
-/// How long the leader waits for topics that nobody has seen yet before it assigns without them.
-const TOPICS_PATIENCE: Duration = Duration::from_secs(3);
 /// What is kept of the rebalance time-out for the commit, the listener and the join after un-acknowledged records were waited for.
 const REVOKE_RESERVE: Duration = Duration::from_secs(10);
 
@@ -92,15 +91,6 @@ enum Event {
 }
 
 type UnderWay = FuturesUnordered<Pin<Box<dyn Future<Output = Event> + Send>>>;
-
-/// What the leader has assigned, so that it sees when topics change.
-#[derive(Default)]
-struct Led {
-    sizes: TopicSizes,
-    topics: BTreeSet<Arc<str>>,
-    /// Keeps them in the client's picture.
-    _interest: Option<TopicInterest>,
-}
 
 /// A revocation that is under way.
 struct Revocation {
@@ -857,130 +847,4 @@ async fn drained(shared: &Shared, partitions: &[TopicPartition], deadline: Insta
             }
         }
     }
-}
-
-/// How many partitions the topics have.
-fn sizes(link: &Link, topics: &BTreeSet<Arc<str>>) -> TopicSizes {
-    let metadata = link.metadata();
-    let size = |topic: &Arc<str>| {
-        let known = metadata.topic(topic)?;
-        (!known.partitions.is_empty()).then(|| (topic.clone(), known.partitions.len() as i32))
-    };
-    topics.iter().filter_map(size).collect()
-}
-
-/// The leader's work: learn about all topics that somebody wants, then run the assignor.
-async fn assign(
-    link: Link,
-    assignor: Arc<dyn Assignor>,
-    members: Vec<JoinedMember>,
-) -> (Option<Vec<(Arc<str>, Bytes)>>, Led) {
-    let mut topics = BTreeSet::new();
-    let members: Vec<Member> = members
-        .into_iter()
-        .map(|member| {
-            let subscription = Subscription::decode(&member.metadata).unwrap_or_else(|error| {
-                tracing::error!(%error, member = %member.id, "the member gets nothing");
-                Subscription::default()
-            });
-            topics.extend(subscription.topics.iter().cloned());
-            Member { id: member.id, instance_id: member.instance_id, subscription }
-        })
-        .collect();
-    let interest = link.want_topics(topics.iter().map(|topic| &**topic));
-    let deadline = link.now() + TOPICS_PATIENCE;
-    for topic in &topics {
-        // One that does not exist is left out; when it appears, the leader joins again.
-        if let Err(error) = link.topic(topic, deadline).await {
-            tracing::warn!(%error, %topic, "nobody is assigned this topic for now");
-        }
-    }
-    let sizes = sizes(&link, &topics);
-    let assignments = match assignor.assign(&sizes, &members) {
-        Ok(assignments) => Some(assignments.into_iter().map(|(id, given)| (id, given.encode())).collect()),
-        Err(error) => {
-            tracing::error!(%error, assignor = assignor.name(), "no assignment");
-            None
-        }
-    };
-    (assignments, Led { sizes, topics, _interest: Some(interest) })
-}
-
-/// A request that failed without an answer; what cannot be helped by asking again keeps its code.
-fn failure(error: &Error) -> Failure {
-    match error.kind() {
-        ErrorKind::Broker(code) => code.into(),
-        ErrorKind::UnsupportedVersion => ErrorCode::UNSUPPORTED_VERSION.into(),
-        _ => {
-            tracing::debug!(%error, "no answer from the coordinator");
-            Failure::NoAnswer
-        }
-    }
-}
-
-fn read_join(answer: Result<JoinGroupResponse, Error>) -> Result<Joined, Failure> {
-    let response = answer.map_err(|error| failure(&error))?;
-    let member_id: Arc<str> = Arc::from(response.member_id.as_str());
-    match ErrorCode(response.error_code) {
-        ErrorCode::NONE => {}
-        code => return Err(Failure::Code(code, Some(member_id))),
-    }
-    Ok(Joined {
-        is_leader: response.leader == response.member_id,
-        member_id,
-        generation: response.generation_id,
-        skip_assignment: response.skip_assignment,
-        assignor: Arc::from(response.protocol_name.as_deref().unwrap_or_default()),
-        members: response
-            .members
-            .into_iter()
-            .map(|member| JoinedMember {
-                id: Arc::from(member.member_id.as_str()),
-                instance_id: member.group_instance_id.as_deref().map(Arc::from),
-                metadata: member.metadata,
-            })
-            .collect(),
-    })
-}
-
-fn commit_request(
-    group_id: GroupId,
-    member_id: &str,
-    generation: i32,
-    instance_id: Option<StrBytes>,
-    offsets: Offsets,
-) -> impl FnOnce(i16) -> OffsetCommitRequest + Send + 'static {
-    let member_id = str_bytes(member_id);
-    move |version| {
-        let partition = |(index, offset): (i32, OffsetAndMetadata)| {
-            let partition = OffsetCommitRequestPartition::default()
-                .with_partition_index(index)
-                .with_committed_offset(offset.offset)
-                .with_committed_metadata(Some(StrBytes::from_string(offset.metadata)));
-            if version >= 6 { partition.with_committed_leader_epoch(offset.leader_epoch) } else { partition }
-        };
-        let topics = by_topic(offsets).into_iter().map(|(topic, partitions)| {
-            OffsetCommitRequestTopic::default()
-                .with_name(TopicName(str_bytes(&topic)))
-                .with_partitions(partitions.into_iter().map(partition).collect())
-        });
-        let request = OffsetCommitRequest::default()
-            .with_group_id(group_id)
-            .with_generation_id_or_member_epoch(generation)
-            .with_member_id(member_id)
-            .with_topics(topics.collect());
-        if version >= 7 { request.with_group_instance_id(instance_id) } else { request }
-    }
-}
-
-fn read_commit(response: OffsetCommitResponse) -> Vec<(TopicPartition, ErrorCode)> {
-    let mut codes: BTreeMap<TopicPartition, ErrorCode> = BTreeMap::new();
-    for topic in response.topics {
-        let name: Arc<str> = Arc::from(topic.name.as_str());
-        for partition in topic.partitions {
-            let tp = TopicPartition { topic: name.clone(), partition: partition.partition_index };
-            codes.insert(tp, ErrorCode(partition.error_code));
-        }
-    }
-    codes.into_iter().collect()
 }

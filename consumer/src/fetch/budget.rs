@@ -7,10 +7,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Notify;
 
+/// A request for fewer bytes is not worth its answer.
+pub(crate) const LEAST_BYTES: i64 = 64 << 10;
+
 /// The budget that all fetch loops share.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: i64,
+    /// The least that is worth asking for.
+    least: i64,
     /// Reserved or queued. A batch that is larger than what was reserved for it is let in (it could never be read otherwise), so
     /// this may pass the limit for a moment; it may also be below zero for one, while a response is handed out as it arrives.
     used: AtomicI64,
@@ -18,8 +23,11 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), used: AtomicI64::new(0), freed: Notify::new() }
+    /// Reservations are of at least `least` bytes; of all, in a budget that is smaller: it must still let one request out when
+    /// nothing is held.
+    pub(crate) fn new(limit: usize, least: i64) -> Self {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        Self { limit, least: least.min(limit), used: AtomicI64::new(0), freed: Notify::new() }
     }
 
     pub(crate) fn limit(&self) -> i64 {
@@ -31,29 +39,27 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Reserves up to `want` bytes, if at least `least` are free.
-    pub(crate) fn try_reserve(&self, want: i64, least: i64) -> Option<Reservation<'_>> {
-        // A budget smaller than the least useful request must still let one request out when nothing is held.
-        let least = least.min(self.limit);
+    /// Reserves up to `want` bytes, if enough are free to be worth it.
+    pub(crate) fn try_reserve(&self, want: i64) -> Option<Reservation<'_>> {
         let mut reserved = 0;
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 let free = self.limit - used;
                 reserved = free.min(want);
-                (free >= least && reserved > 0).then_some(used + reserved)
+                (free >= self.least && reserved > 0).then_some(used + reserved)
             })
             .ok()
             .map(|_| Reservation { budget: self, left: reserved })
     }
 
     /// Reserves as [`try_reserve`](Self::try_reserve) does, as soon as there is room.
-    pub(crate) async fn reserve(&self, want: i64, least: i64) -> Reservation<'_> {
+    pub(crate) async fn reserve(&self, want: i64) -> Reservation<'_> {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             // Registered before the look, so that what is freed between look and wait is not missed.
             freed.as_mut().enable();
-            if let Some(reserved) = self.try_reserve(want, least) {
+            if let Some(reserved) = self.try_reserve(want) {
                 // There may be room for the next in the line, too.
                 self.freed.notify_one();
                 return reserved;
@@ -65,15 +71,12 @@ impl Budget {
     /// Frees the bytes of a batch that is used up or dropped.
     pub(crate) fn free(&self, bytes: i64) {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
-        // Loops wait only near the limit; far from it nobody needs to be told. (A small budget has no far.)
-        if before > self.limit / 2 || self.limit < SMALL {
+        // With the least free, nobody was waiting.
+        if before > self.limit - self.least {
             self.freed.notify_one();
         }
     }
 }
-
-/// A limit under which half of it may be less than a loop waits for.
-const SMALL: i64 = 1 << 20;
 
 /// Bytes that may arrive. What has not arrived when it is dropped is given back; what arrived beyond it is charged.
 #[derive(Debug)]
@@ -106,16 +109,16 @@ mod tests {
 
     #[test]
     fn a_reservation_gets_what_is_left_but_not_less_than_is_useful() {
-        let budget = Budget::new(100);
-        let mut first = budget.try_reserve(70, 10).unwrap();
-        let mut second = budget.try_reserve(70, 10).unwrap();
+        let budget = Budget::new(100, 10);
+        let mut first = budget.try_reserve(70).unwrap();
+        let mut second = budget.try_reserve(70).unwrap();
         assert_eq!((first.left(), second.left()), (70, 30));
-        assert!(budget.try_reserve(70, 10).is_none());
+        assert!(budget.try_reserve(70).is_none());
         second.arrived(25);
         drop(second);
-        assert!(budget.try_reserve(70, 10).is_none());
+        assert!(budget.try_reserve(70).is_none());
         budget.free(20);
-        assert_eq!(budget.try_reserve(70, 10).unwrap().left(), 25);
+        assert_eq!(budget.try_reserve(70).unwrap().left(), 25);
         first.arrived(70);
         drop(first);
         assert_eq!(budget.used(), 75);
@@ -123,33 +126,43 @@ mod tests {
 
     #[test]
     fn what_did_not_arrive_is_given_back_and_an_oversized_batch_is_charged() {
-        let budget = Budget::new(100);
-        let mut reserved = budget.try_reserve(50, 1).unwrap();
+        let budget = Budget::new(100, 1);
+        let mut reserved = budget.try_reserve(50).unwrap();
         reserved.arrived(10);
         drop(reserved);
         assert_eq!(budget.used(), 10);
-        let mut reserved = budget.try_reserve(50, 1).unwrap();
+        let mut reserved = budget.try_reserve(50).unwrap();
         reserved.arrived(120);
         drop(reserved);
         assert_eq!(budget.used(), 130);
-        assert!(budget.try_reserve(1, 1).is_none());
+        assert!(budget.try_reserve(1).is_none());
         budget.free(130);
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
     fn a_small_budget_still_lets_one_request_out() {
-        let budget = Budget::new(10);
-        let one = budget.try_reserve(1000, 64).unwrap();
+        let budget = Budget::new(10, 64);
+        let one = budget.try_reserve(1000).unwrap();
         assert_eq!(one.left(), 10);
-        assert!(budget.try_reserve(1000, 64).is_none());
+        assert!(budget.try_reserve(1000).is_none());
     }
 
     #[tokio::test]
     async fn a_waiting_loop_goes_on_when_a_batch_is_used_up() {
-        let budget = Budget::new(100);
-        let first = budget.reserve(100, 50).await;
-        let (second, ()) = tokio::join!(budget.reserve(100, 50), async { drop(first) });
+        let budget = Budget::new(100, 50);
+        let first = budget.reserve(100).await;
+        let (second, ()) = tokio::join!(budget.reserve(100), async { drop(first) });
+        assert_eq!(second.left(), 100);
+    }
+
+    #[tokio::test]
+    async fn in_a_small_budget_a_waiting_loop_is_told_of_everything_that_is_freed() {
+        let budget = Budget::new(100, 64);
+        let mut first = budget.reserve(40).await;
+        first.arrived(40);
+        drop(first);
+        let (second, ()) = tokio::join!(budget.reserve(100), async { budget.free(40) });
         assert_eq!(second.left(), 100);
     }
 }

@@ -1,0 +1,92 @@
+//! What a member's requests and answers look like on the wire, as far as it is not one expression.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use milena_client::{Error, ErrorKind, OffsetAndMetadata, TopicPartition};
+use milena_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use milena_protocol::messages::{GroupId, JoinGroupResponse, OffsetCommitRequest, OffsetCommitResponse, TopicName};
+use milena_protocol::{ErrorCode, StrBytes};
+
+use crate::commits::Offsets;
+use crate::driver::offsets::{by_topic, str_bytes};
+use crate::group::classic::{Failure, Joined, JoinedMember};
+
+/// A request that failed without an answer; what cannot be helped by asking again keeps its code.
+pub(super) fn failure(error: &Error) -> Failure {
+    match error.kind() {
+        ErrorKind::Broker(code) => code.into(),
+        ErrorKind::UnsupportedVersion => ErrorCode::UNSUPPORTED_VERSION.into(),
+        _ => {
+            tracing::debug!(%error, "no answer from the coordinator");
+            Failure::NoAnswer
+        }
+    }
+}
+
+pub(super) fn read_join(answer: Result<JoinGroupResponse, Error>) -> Result<Joined, Failure> {
+    let response = answer.map_err(|error| failure(&error))?;
+    let member_id: Arc<str> = Arc::from(response.member_id.as_str());
+    match ErrorCode(response.error_code) {
+        ErrorCode::NONE => {}
+        code => return Err(Failure::Code(code, Some(member_id))),
+    }
+    Ok(Joined {
+        is_leader: response.leader == response.member_id,
+        member_id,
+        generation: response.generation_id,
+        skip_assignment: response.skip_assignment,
+        assignor: Arc::from(response.protocol_name.as_deref().unwrap_or_default()),
+        members: response
+            .members
+            .into_iter()
+            .map(|member| JoinedMember {
+                id: Arc::from(member.member_id.as_str()),
+                instance_id: member.group_instance_id.as_deref().map(Arc::from),
+                metadata: member.metadata,
+            })
+            .collect(),
+    })
+}
+
+pub(super) fn commit_request(
+    group_id: GroupId,
+    member_id: &str,
+    generation: i32,
+    instance_id: Option<StrBytes>,
+    offsets: Offsets,
+) -> impl FnOnce(i16) -> OffsetCommitRequest + Send + 'static {
+    let member_id = str_bytes(member_id);
+    move |version| {
+        let partition = |(index, offset): (i32, OffsetAndMetadata)| {
+            let partition = OffsetCommitRequestPartition::default()
+                .with_partition_index(index)
+                .with_committed_offset(offset.offset)
+                .with_committed_metadata(Some(StrBytes::from_string(offset.metadata)));
+            if version >= 6 { partition.with_committed_leader_epoch(offset.leader_epoch) } else { partition }
+        };
+        let topics = by_topic(offsets).into_iter().map(|(topic, partitions)| {
+            OffsetCommitRequestTopic::default()
+                .with_name(TopicName(str_bytes(&topic)))
+                .with_partitions(partitions.into_iter().map(partition).collect())
+        });
+        let request = OffsetCommitRequest::default()
+            .with_group_id(group_id)
+            .with_generation_id_or_member_epoch(generation)
+            .with_member_id(member_id)
+            .with_topics(topics.collect());
+        if version >= 7 { request.with_group_instance_id(instance_id) } else { request }
+    }
+}
+
+pub(super) fn read_commit(response: OffsetCommitResponse) -> Vec<(TopicPartition, ErrorCode)> {
+    let mut codes: BTreeMap<TopicPartition, ErrorCode> = BTreeMap::new();
+    for topic in response.topics {
+        let name: Arc<str> = Arc::from(topic.name.as_str());
+        for partition in topic.partitions {
+            let tp = TopicPartition { topic: name.clone(), partition: partition.partition_index };
+            codes.insert(tp, ErrorCode(partition.error_code));
+        }
+    }
+    codes.into_iter().collect()
+}
