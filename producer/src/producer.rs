@@ -157,9 +157,7 @@ impl Producer {
     /// # Cancel safety
     /// Safe: dropped, the records are still sent.
     pub async fn flush(&self) -> Result<(), Error> {
-        let pending = self.inner.shared.hurry();
-        settled(&pending).await;
-        pending.iter().find_map(|done| done.failure()).map_or(Ok(()), Err)
+        self.sending().flush().await
     }
 
     /// Takes no more records, delivers what there is, by `deadline` from now at the latest, and ends the producer's tasks and
@@ -242,7 +240,7 @@ impl Appended {
         if !self.run.batches.iter().all(|done| done.is_done()) {
             return None;
         }
-        Some(self.run.batches.iter().find_map(|done| done.failure()).map_or(Ok(()), Err))
+        Some(first_failure(&self.run.batches))
     }
 }
 
@@ -263,4 +261,8 @@ pub(crate) async fn settled(pending: &[Arc<Done>]) {
     for done in pending {
         done.clone().wait().await;
     }
+}
+
+pub(crate) fn first_failure(settled: &[Arc<Done>]) -> Result<(), Error> {
+    settled.iter().find_map(|done| done.failure()).map_or(Ok(()), Err)
 }

@@ -13,7 +13,7 @@ use crate::accumulator::{Claim, closed};
 use crate::append::{NotTaken, Run};
 use crate::delivery::Delivery;
 use crate::pool::Charge;
-use crate::producer::Appended;
+use crate::producer::{Appended, first_failure, settled};
 use crate::record::AsRecord;
 use crate::shared::Shared;
 
@@ -145,6 +145,12 @@ impl<C: Claim> Sending<'_, C> {
                 }
             }
         }
+    }
+
+    pub(crate) async fn flush(self) -> Result<(), Error> {
+        let pending = self.shared.hurry();
+        settled(&pending).await;
+        first_failure(&pending)
     }
 
     async fn learn_topic(self, topic: &str, deadline: Instant) -> Result<i32, Error> {

@@ -11,7 +11,7 @@ use super::machine::{Ended, GroupOffsets};
 use super::producer::{TransactionalProducer, UninitialisedProducer};
 use crate::accumulator::InTransaction;
 use crate::delivery::Delivery;
-use crate::producer::{Appended, Inner, settled};
+use crate::producer::{Appended, Inner};
 use crate::record::AsRecord;
 use crate::sending::Sending;
 use crate::shared::Shared;
@@ -113,9 +113,7 @@ macro_rules! sending_methods {
             /// # Cancel safety
             /// Safe: dropped, the records are still sent.
             pub async fn flush(&self) -> Result<(), Error> {
-                let pending = self.shared().hurry();
-                settled(&pending).await;
-                pending.iter().find_map(|done| done.failure()).map_or(Ok(()), Err)
+                self.sending().flush().await
             }
 
             fn sending(&self) -> Sending<'_, InTransaction> {
@@ -240,30 +238,39 @@ impl Drop for Transaction {
     }
 }
 
+/// Asks for the end of the transaction; [`ended`] waits for it.
+fn end(inner: &Inner, commit: bool) {
+    let (shared, transaction) = (&inner.shared, inner.transaction());
+    let outcome = transaction.open_outcome();
+    let unsettled = if commit { shared.end_transaction(transaction) } else { shared.drain_transaction(transaction) };
+    let deadline = shared.link.now() + shared.config.max_block;
+    transaction.tell(|state| {
+        state.machine.on_end(commit, deadline);
+        state.unsettled = Some(unsettled);
+        state.outcome = Some(outcome);
+    });
+}
+
+async fn ended(inner: &Inner) -> Ended {
+    inner.transaction().result(|machine| machine.take_ended()).await
+}
+
 /// A transaction that is being ended. Dropped, it goes on in the background.
 struct Ending {
+    /// Taken when it has ended.
     inner: Option<Arc<Inner>>,
 }
 
 impl Ending {
     fn start(inner: Arc<Inner>, commit: bool) -> Self {
-        let (shared, transaction) = (&inner.shared, inner.transaction());
-        let outcome = transaction.open_outcome();
-        let unsettled =
-            if commit { shared.end_transaction(transaction) } else { shared.drain_transaction(transaction) };
-        let deadline = shared.link.now() + shared.config.max_block;
-        transaction.tell(|state| {
-            state.machine.on_end(commit, deadline);
-            state.unsettled = Some(unsettled);
-            state.outcome = Some(outcome);
-        });
+        end(&inner, commit);
         Self { inner: Some(inner) }
     }
 
     async fn wait(mut self) -> (Arc<Inner>, Ended) {
-        let Some(inner) = &self.inner else { unreachable!("taken below, and when this is dropped") };
-        let ended = inner.transaction().result(|machine| machine.take_ended()).await;
-        let Some(inner) = self.inner.take() else { unreachable!("it was there a line above") };
+        let Some(inner) = self.inner.clone() else { unreachable!("taken below, and when this is dropped") };
+        let ended = ended(&inner).await;
+        self.inner = None;
         (inner, ended)
     }
 }
@@ -273,21 +280,12 @@ impl Drop for Ending {
         let Some(inner) = self.inner.take() else { return };
         let link = inner.shared.link.clone();
         link.spawn("producer-ending", async move {
-            let (inner, ended) = Self { inner: Some(inner) }.wait_in_background().await;
-            if let Ended::Abortable(_) = ended {
+            if let Ended::Abortable(_) = ended(&inner).await {
                 // Nobody is left who could abort it.
-                Self::start(inner, false).wait_in_background().await;
+                end(&inner, false);
+                ended(&inner).await;
             }
         });
-    }
-}
-
-impl Ending {
-    /// As [`wait`](Self::wait), and ends with its task, without another one.
-    async fn wait_in_background(mut self) -> (Arc<Inner>, Ended) {
-        let Some(inner) = self.inner.take() else { unreachable!("it was just made") };
-        let ended = inner.transaction().result(|machine| machine.take_ended()).await;
-        (inner, ended)
     }
 }
 
