@@ -73,6 +73,10 @@ impl StreamsConfig {
         self
     }
 
+    pub(crate) fn is_exactly_once(&self) -> bool {
+        self.guarantee == ProcessingGuarantee::ExactlyOnce
+    }
+
     pub(crate) fn commit_every(&self) -> Duration {
         self.commit_interval.unwrap_or(match self.guarantee {
             ProcessingGuarantee::AtLeastOnce => Duration::from_secs(30),

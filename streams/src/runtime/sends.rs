@@ -80,11 +80,6 @@ impl Sends {
         Ok(Self { writer, topics: out, touched: VecDeque::new(), buffered: 0, outstanding: VecDeque::new(), rng })
     }
 
-    /// Whether results and offsets are committed together.
-    pub(crate) fn is_exactly_once(&self) -> bool {
-        self.writer.is_transactional()
-    }
-
     /// Ends the producer. To be called when everything is settled, or given up.
     pub(crate) async fn close(self, deadline: std::time::Duration) -> Result<(), Error> {
         self.writer.close(deadline).await

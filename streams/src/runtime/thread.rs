@@ -196,7 +196,7 @@ impl StreamThread {
         let mut builder = Consumer::builder(&client, config.application_id.as_str())
             .isolation_level(isolation(config.guarantee))
             .auto_commit(None);
-        if sends.is_exactly_once() {
+        if config.is_exactly_once() {
             builder = builder.commits_in_transactions();
         }
         let mut consumer = builder
@@ -413,7 +413,7 @@ impl StreamThread {
                 );
                 self.drop_tasks(&partitions).await;
                 let _ = done.send(());
-                if self.sends.is_exactly_once() {
+                if self.config.is_exactly_once() {
                     // What the tasks have written must not be committed by the next transaction that is.
                     let lost = "the group gave this member up, and its tasks with it.";
                     return Err(Trouble::StartOver(Error::new(ErrorKind::NotAssigned, lost)));
@@ -490,11 +490,7 @@ impl StreamThread {
             if !block.is_empty() {
                 // Asked for now, and not before the iteration: a revocation may have cut it short, and the offset must not lie
                 // behind records that were taken back unseen.
-                let block = match partition.next_offset() {
-                    Some(end) => block.finish_to(end),
-                    None => block.finish(),
-                };
-                active.task.add(input, block);
+                active.task.add(input, block.finish_to(partition.next_offset().unwrap_or(0)));
             }
         }
     }
@@ -512,14 +508,12 @@ impl StreamThread {
             let progress = active.task.process(&mut self.sends, SLICE)?;
             processed += active.task.processed() - before;
             self.commit_soon |= progress == Progress::CommitSoon;
-            let handed = self.sends.hand_over();
-            written(&self.sends, handed)?;
+            written(&self.config, self.sends.hand_over())?;
         }
         if did {
             self.status.add_processed(self.index, processed);
             if self.sends.is_behind() {
-                let made = self.sends.make_room().await;
-                written(&self.sends, made)?;
+                written(&self.config, self.sends.make_room().await)?;
             }
             self.commit_if_due().await?;
         }
@@ -534,8 +528,7 @@ impl StreamThread {
             let progress = active.task.process(&mut self.sends, SLICE)?;
             self.status.add_processed(self.index, active.task.processed() - before);
             self.commit_soon |= progress == Progress::CommitSoon;
-            let made = self.sends.make_room().await;
-            written(&self.sends, made)?;
+            written(&self.config, self.sends.make_room().await)?;
         }
         Ok(())
     }
@@ -554,12 +547,10 @@ impl StreamThread {
         self.commit_soon = false;
         for active in self.tasks.values_mut() {
             while active.task.flush(&mut self.sends)? == Flow::NeedRoom {
-                let made = self.sends.make_room().await;
-                written(&self.sends, made)?;
+                written(&self.config, self.sends.make_room().await)?;
             }
         }
-        let settled = self.sends.settle().await;
-        written(&self.sends, settled)?;
+        written(&self.config, self.sends.settle().await)?;
         let reached: BTreeMap<TaskId, BTreeMap<TopicId, i64>> =
             self.tasks.iter().map(|(id, active)| (*id, self.reached(active))).collect();
         let mut offsets = Vec::new();
@@ -602,7 +593,7 @@ impl StreamThread {
     /// False if the tasks are another member's by now.
     async fn commit_offsets(&mut self, offsets: Vec<(TopicPartition, OffsetAndMetadata)>) -> Result<bool, Trouble> {
         let doing = "committing offsets";
-        if !self.sends.is_exactly_once() {
+        if !self.config.is_exactly_once() {
             return match self.handle.commit_offsets(offsets).await {
                 Ok(()) => Ok(true),
                 Err(error) if is_migrated(&error) => {
@@ -618,7 +609,7 @@ impl StreamThread {
             // Lost, and the news is still on its way.
             Err(error) => Err(error),
         };
-        written(&self.sends, committed)?;
+        written(&self.config, committed)?;
         for (partition, offset) in offsets {
             self.handle.ack_up_to(&partition, offset.offset);
         }
@@ -704,9 +695,9 @@ impl From<Failure> for Trouble {
 }
 
 /// What a failure to write means.
-fn written(sends: &Sends, result: Result<(), Error>) -> Result<(), Trouble> {
+fn written(config: &StreamsConfig, result: Result<(), Error>) -> Result<(), Trouble> {
     result.map_err(|error| {
-        if sends.is_exactly_once() && is_recoverable(&error) {
+        if config.is_exactly_once() && is_recoverable(&error) {
             return Trouble::StartOver(error);
         }
         Trouble::Fatal(StreamsError::client("writing results")(error))

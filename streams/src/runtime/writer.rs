@@ -53,10 +53,6 @@ impl Writer {
         Ok(Self::Transactional(Box::new(Transactional { client: client.clone(), settings, state })))
     }
 
-    pub(crate) fn is_transactional(&self) -> bool {
-        matches!(self, Self::Transactional(_))
-    }
-
     pub(crate) fn append<R: AsRecord>(
         &self,
         topic: &str,

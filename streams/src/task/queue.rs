@@ -94,11 +94,10 @@ impl BlockBuilder {
 
     /// The block; the builder is empty again.
     pub(crate) fn finish(&mut self) -> Block {
-        let end = self.entries.last().map_or(0, |entry| entry.offset + 1);
-        self.finish_to(end)
+        self.finish_to(0)
     }
 
-    /// As `finish`, for records behind which the log goes on at `end`.
+    /// As `finish`, for records behind which the log goes on at `end`, if that is not before their own end.
     pub(crate) fn finish_to(&mut self, end: i64) -> Block {
         // Where a batch breaks in its midst, what was read of it is processed, although the partition goes no farther.
         let end = self.entries.last().map_or(end, |entry| end.max(entry.offset + 1));
