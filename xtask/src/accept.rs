@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use crate::arguments::Arguments;
 use crate::kafka::Wanted;
+use crate::steps::Cargo;
 use crate::test::TestKafka;
 use crate::{Result, say, workspace};
 
@@ -142,36 +142,20 @@ impl Part {
 }
 
 impl Run {
-    /// What the tests print, passed on as it comes.
+    /// What the tests print.
     fn run(&self, kafka: Option<&TestKafka>) -> Result<String> {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.arg("test").args(self.arguments).args(["--", "--nocapture", "--test-threads=1"]);
-        cargo.envs(self.environment.iter().copied()).current_dir(workspace::root());
-        if let Some(kafka) = kafka {
-            cargo.envs(kafka.environment());
-        }
-        let mut child = cargo
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("cannot run cargo: {error}"))?;
+        let environment: Vec<_> =
+            self.environment.iter().copied().chain(kafka.into_iter().flat_map(TestKafka::environment)).collect();
+        let arguments = ["test"].iter().chain(self.arguments).chain(&["--", "--nocapture", "--test-threads=1"]);
         let mut told = String::new();
-        if let Some(out) = child.stdout.take() {
-            for line in BufReader::new(out).lines().map_while(std::io::Result::ok) {
-                println!("{line}");
-                // A seed that went well has nothing to tell but how to run it again.
-                if !line.is_empty() && !line.starts_with("seed ") {
-                    told.push_str(&line);
-                    told.push('\n');
-                }
+        Cargo { locked: false }.lines(arguments.copied(), &environment, |line| {
+            // A seed that went well has nothing to tell but how to run it again.
+            if !line.is_empty() && !line.starts_with("seed ") {
+                told.push_str(line);
+                told.push('\n');
             }
-        }
-        let status = child.wait().map_err(|error| format!("cannot wait for cargo: {error}"))?;
-        if status.success() {
-            Ok(told)
-        } else {
-            Err(format!("cargo test {} ended with {status}", self.arguments.join(" ")))
-        }
+        })?;
+        Ok(told)
     }
 }
 

@@ -70,27 +70,38 @@ impl Cargo {
         succeed(&mut self.command(arguments, environment))
     }
 
-    /// Runs tests, passes their output on as it comes, and adds the result lines up.
+    /// Runs cargo, passes on what it says on its standard output as it comes, and shows each line to `look`.
+    pub(crate) fn lines<'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a str>,
+        environment: &[(&str, &str)],
+        mut look: impl FnMut(&str),
+    ) -> Result<()> {
+        let mut command = self.command(arguments, environment);
+        let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot run cargo: {e}"))?;
+        if let Some(out) = child.stdout.take() {
+            for line in BufReader::new(out).split(b'\n').map_while(std::io::Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                println!("{line}");
+                look(&line);
+            }
+        }
+        let status = child.wait().map_err(|e| format!("cannot wait for cargo: {e}"))?;
+        if status.success() { Ok(()) } else { Err(format!("cargo test ended with {status}")) }
+    }
+
+    /// Runs tests and adds their result lines up.
     pub(crate) fn test<'a>(
         &self,
         arguments: impl IntoIterator<Item = &'a str>,
         environment: &[(&str, &str)],
         tally: &mut Tally,
     ) -> Result<()> {
-        let mut command = self.command(arguments, environment);
         let began = Instant::now();
-        let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot run cargo: {e}"))?;
-        if let Some(out) = child.stdout.take() {
-            for line in BufReader::new(out).split(b'\n').map_while(std::io::Result::ok) {
-                let line = String::from_utf8_lossy(&line);
-                println!("{line}");
-                tally.read(&line);
-            }
-        }
-        let status = child.wait().map_err(|e| format!("cannot wait for cargo: {e}"))?;
+        let done = self.lines(arguments, environment, |line| tally.read(line));
         tally.time += began.elapsed();
-        tally.all_ok &= status.success();
-        if status.success() { Ok(()) } else { Err(format!("cargo test ended with {status}")) }
+        tally.all_ok &= done.is_ok();
+        done
     }
 }
 
