@@ -4,10 +4,26 @@
 use std::time::Duration;
 
 use milena::{Client, ClientBuilder, NewTopic, WallClock};
-use milena_testkit::{Cluster, MemoryConnector, MemoryResolver};
+use milena_testkit::Cluster;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{real_kafka, unique};
+
+/// Starts building a client of the cluster in memory: on this runtime, in virtual time, the same in every run. The wall clock stands
+/// still, as elapsed time does while something happens.
+pub fn simulated(cluster: &Cluster) -> ClientBuilder<Client> {
+    simulated_from(cluster, cluster.bootstrap_servers())
+}
+
+/// The same, with bootstrap servers that are not, or not yet, those of the cluster.
+pub fn simulated_from(cluster: &Cluster, bootstrap_servers: impl Into<String>) -> ClientBuilder<Client> {
+    Client::builder(bootstrap_servers)
+        .simulation(Handle::current())
+        .seed(1)
+        .connector(cluster.connector())
+        .resolver(cluster.resolver())
+        .wall_clock(WallClock::from_fn(|| milena_testkit::WALL_CLOCK_BASE_MS))
+}
 
 /// The cluster that a test runs on.
 pub struct Env {
@@ -16,7 +32,7 @@ pub struct Env {
 }
 
 enum Kind {
-    Memory { connector: MemoryConnector, resolver: MemoryResolver, cluster: Box<Cluster> },
+    Memory { cluster: Box<Cluster> },
     Tcp { cluster: Box<Cluster> },
     Kafka { servers: String },
 }
@@ -25,19 +41,7 @@ impl Env {
     /// Starts building a client of this cluster.
     pub fn client(&self) -> ClientBuilder<Client> {
         match &self.kind {
-            Kind::Memory { connector, resolver, cluster } => {
-                // Elapsed time is tokio's and stands still; so must the wall clock, or runs would differ.
-                let clock = WallClock::from_fn({
-                    let base = milena_testkit::WALL_CLOCK_BASE_MS;
-                    move || base
-                });
-                Client::builder(cluster.bootstrap_servers())
-                    .simulation(Handle::current())
-                    .seed(1)
-                    .connector(connector.clone())
-                    .resolver(resolver.clone())
-                    .wall_clock(clock)
-            }
+            Kind::Memory { cluster } => simulated(cluster),
             Kind::Tcp { cluster } => Client::builder(cluster.bootstrap_servers()),
             Kind::Kafka { servers } => Client::builder(servers.clone()),
         }
@@ -67,7 +71,7 @@ impl Env {
     /// The in-process cluster, where a test wants to look into it; `None` on real Kafka.
     pub fn cluster(&self) -> Option<&Cluster> {
         match &self.kind {
-            Kind::Memory { cluster, .. } | Kind::Tcp { cluster } => Some(cluster),
+            Kind::Memory { cluster } | Kind::Tcp { cluster } => Some(cluster),
             Kind::Kafka { .. } => None,
         }
     }
@@ -81,9 +85,7 @@ pub fn on_every_cluster(name: &str, test: impl AsyncFn(&Env)) {
     let runtime = current_thread(true);
     runtime.block_on(async {
         let cluster = Box::new(Cluster::builder().start_in_memory().expect("pipes need nothing"));
-        let (connector, resolver) = (cluster.connector(), cluster.resolver());
-        run(Env { kind: Kind::Memory { connector, resolver, cluster }, test: name.to_owned() }, &test, "in memory")
-            .await;
+        run(Env { kind: Kind::Memory { cluster }, test: name.to_owned() }, &test, "in memory").await;
     });
     let runtime = current_thread(false);
     runtime.block_on(async {
@@ -101,7 +103,7 @@ async fn run(env: Env, test: &impl AsyncFn(&Env), place: &str) {
     let patience = Duration::from_secs(if env.cluster().is_some() { 60 } else { 120 });
     let ended = tokio::time::timeout(patience, test(&env)).await;
     assert!(ended.is_ok(), "{}: not ended after {} s {place}", env.test, patience.as_secs());
-    if let Kind::Memory { cluster, .. } | Kind::Tcp { cluster } = env.kind {
+    if let Kind::Memory { cluster } | Kind::Tcp { cluster } = env.kind {
         cluster.shutdown().await;
     }
 }

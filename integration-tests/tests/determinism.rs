@@ -18,8 +18,9 @@ use std::time::Duration;
 use milena::{
     Client, GroupMetadata, IsolationLevel, OffsetAndMetadata, OffsetReset, Record, StartAt, TopicPartition, WallClock,
 };
+use milena_integration_tests::simulated;
 use milena_testkit::Cluster;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
 
 const TEST: &str = "the_same_seed_is_the_same_history_in_two_processes";
 const TOPIC: &str = "orders";
@@ -67,13 +68,7 @@ struct Told {
 async fn connect(cluster: &Cluster, seed: u64, name: &str) -> Client {
     let start = tokio::time::Instant::now();
     let clock = WallClock::from_fn(move || milena_testkit::WALL_CLOCK_BASE_MS + start.elapsed().as_millis() as i64);
-    let builder = Client::builder(cluster.bootstrap_servers())
-        .client_id(name)
-        .simulation(Handle::current())
-        .seed(seed)
-        .wall_clock(clock)
-        .connector(cluster.connector())
-        .resolver(cluster.resolver());
+    let builder = simulated(cluster).client_id(name).seed(seed).wall_clock(clock);
     builder.connect().await.unwrap()
 }
 

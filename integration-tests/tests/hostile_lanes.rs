@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use milena::{ApiKey, Client, Delivery, ErrorKind, Producer, Record, StartAt};
+use milena_integration_tests::simulated;
 use milena_testkit::{Cluster, MemoryStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Handle;
@@ -166,15 +167,8 @@ impl World {
                 Ok::<_, io::Error>(ours)
             }
         });
-        let client = Client::builder(cluster.bootstrap_servers())
-            .simulation(Handle::current())
-            .seed(1)
-            .request_timeout(SECOND * 5)
-            .connector(connector)
-            .resolver(cluster.resolver())
-            .connect()
-            .await
-            .unwrap();
+        let builder = simulated(&cluster).request_timeout(SECOND * 5).connector(connector);
+        let client = builder.connect().await.unwrap();
         Self { cluster, client }
     }
 

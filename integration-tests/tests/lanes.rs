@@ -1,33 +1,20 @@
 //! Nobody waits for somebody else's request: in virtual time, to the millisecond.
 
 #![expect(clippy::disallowed_methods, reason = "the test measures virtual time")]
-#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
 use std::time::Duration;
 
-use milena::{ApiKey, Client, OffsetReset, Record, StartAt, WallClock};
+use milena::{ApiKey, OffsetReset, Record, StartAt};
+use milena_integration_tests::simulated;
 use milena_testkit::{Api, Cluster, Reaction};
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn connect(cluster: &Cluster) -> Client {
-    Client::builder(cluster.bootstrap_servers())
-        .simulation(Handle::current())
-        .seed(1)
-        .wall_clock(WallClock::from_fn(|| milena_testkit::WALL_CLOCK_BASE_MS))
-        .connector(cluster.connector())
-        .resolver(cluster.resolver())
-        .connect()
-        .await
-        .unwrap()
-}
-
 #[tokio::test(start_paused = true)]
 async fn two_consumers_and_a_producer_on_one_client_do_not_delay_one_another() {
     let cluster = Cluster::builder().brokers(1).topic("idle", 1).topic("busy", 1).start_in_memory().unwrap();
-    let client = connect(&cluster).await;
+    let client = simulated(&cluster).connect().await.unwrap();
     let wait = SECOND * 30;
     let mut idle =
         client.partition_consumer().assign("idle", [0], StartAt::Beginning).max_wait(wait).build().await.unwrap();
@@ -55,7 +42,7 @@ async fn two_consumers_and_a_producer_on_one_client_do_not_delay_one_another() {
 #[tokio::test(start_paused = true)]
 async fn a_held_join_delays_no_heartbeat() {
     let cluster = Cluster::builder().brokers(1).topic("orders", 2).start_in_memory().unwrap();
-    let client = connect(&cluster).await;
+    let client = simulated(&cluster).connect().await.unwrap();
     let build =
         |group: &'static str| client.consumer(group).subscribe(["orders"]).offset_reset(OffsetReset::Earliest).build();
     let first = build("first").await.unwrap();

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use milena::{
     Client, ClientBuilder, Consumer, ErrorCode, ErrorKind, MetadataRecoveryStrategy, NewTopic, OffsetReset, OffsetSpec,
-    Outcome, Producer, Record, RefreshReason, TopicPartition, WallClock,
+    Outcome, Producer, Record, RefreshReason, TopicPartition,
 };
+use milena_integration_tests::simulated_from;
 use milena_testkit::{Api, Cluster, Reaction};
-use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{ServiceExt, service_fn};
 
@@ -31,13 +31,7 @@ const PARTITIONS: i32 = 3;
 const RECORDS: usize = 60;
 
 fn builder(cluster: &Cluster, bootstrap: String) -> ClientBuilder<Client> {
-    Client::builder(bootstrap)
-        .simulation(Handle::current())
-        .seed(1)
-        .wall_clock(WallClock::from_fn(|| milena_testkit::WALL_CLOCK_BASE_MS))
-        .request_timeout(SECOND * 10)
-        .connector(cluster.connector())
-        .resolver(cluster.resolver())
+    simulated_from(cluster, bootstrap).request_timeout(SECOND * 10)
 }
 
 async fn member(client: &Client) -> Consumer {

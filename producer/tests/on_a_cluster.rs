@@ -3,6 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "tests read the paused clock and sleep on it")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -11,22 +13,10 @@ use std::time::Duration;
 use milena_client::{Client, Error, ErrorKind, Outcome};
 use milena_producer::{Acks, Compression, Delivery, OwnedRecord, Producer, ProducerBuilder, Record};
 use milena_testkit::{Api, Cluster, ErrorCode, Reaction};
-use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-async fn client(cluster: &Cluster, seed: u64) -> Client {
-    Client::builder(cluster.bootstrap_servers())
-        .simulation(Handle::current())
-        .seed(seed)
-        .connector(cluster.connector())
-        .resolver(cluster.resolver())
-        .connect()
-        .await
-        .unwrap()
-}
-
 async fn producer_with(cluster: &Cluster, set: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> (Client, Producer) {
-    let client = client(cluster, 1).await;
+    let client = common::client(cluster, 1).connect().await.unwrap();
     let producer = set(Producer::builder(&client)).build().await.unwrap();
     (client, producer)
 }
@@ -465,7 +455,7 @@ async fn batches_that_are_compressed_on_another_thread_keep_their_order_too() {
 #[tokio::test(start_paused = true)]
 async fn a_level_that_the_codec_does_not_have_is_refused_before_anything_starts() {
     let cluster = cluster();
-    let client = client(&cluster, 1).await;
+    let client = common::client(&cluster, 1).connect().await.unwrap();
     for (codec, level, sentence) in [
         (Compression::Snappy, 1, "compression_level: snappy has no compression levels"),
         (Compression::Gzip, 10, "compression_level: gzip has no compression level 10: it must be 1 to 9"),

@@ -6,13 +6,14 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+mod common;
+
 use std::time::Duration;
 
-use milena_client::{Client, Outcome, WallClock};
+use milena_client::Outcome;
 use milena_producer::{Compression, Producer, Record};
-use milena_testkit::{Api, Cluster, ErrorCode, Reaction, WALL_CLOCK_BASE_MS};
-use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use milena_testkit::{Api, Cluster, ErrorCode, Reaction};
+use tokio::time::sleep;
 
 const PARTITIONS: i32 = 4;
 
@@ -31,16 +32,7 @@ async fn storm(seed: u64) -> Ended {
         .latency(Duration::from_millis(rng.u64(0..20)))
         .start_in_memory()
         .unwrap();
-    let started = Instant::now();
-    let client = Client::builder(cluster.bootstrap_servers())
-        .simulation(Handle::current())
-        .seed(seed)
-        .wall_clock(WallClock::from_fn(move || WALL_CLOCK_BASE_MS + started.elapsed().as_millis() as i64))
-        .connector(cluster.connector())
-        .resolver(cluster.resolver())
-        .connect()
-        .await
-        .unwrap();
+    let client = common::client(&cluster, seed).wall_clock(common::virtual_wall_clock()).connect().await.unwrap();
     let codec = if rng.bool() { Compression::Lz4 } else { Compression::None };
     let producer = Producer::builder(&client)
         .linger(Duration::from_millis(rng.u64(0..4)))
@@ -138,13 +130,14 @@ fn run(seed: u64) -> Ended {
 #[test]
 fn no_storm_loses_doubles_or_reorders_a_record() {
     let (mut acked, mut unknown) = (0, 0);
-    for seed in 0..seeds() {
+    for seed in common::seeds() {
+        println!("seed {seed}: MILENA_SEEDS={seed}..{} cargo test -p milena-producer --test storm", seed + 1);
         let ended = run(seed);
         acked += ended.acked;
         unknown += ended.unknown;
     }
     println!("{acked} acknowledged, {unknown} unknown");
-    assert!(acked > 400 * seeds() as usize, "a storm in which nothing is written proves nothing: {acked}");
+    assert!(acked > 400 * common::seeds().count(), "a storm in which nothing is written proves nothing: {acked}");
 }
 
 #[test]
@@ -152,9 +145,4 @@ fn the_same_seed_gives_the_same_bytes_on_the_wire() {
     for seed in 0..3 {
         assert!(run(seed).log == run(seed).log, "seed {seed}: two request logs");
     }
-}
-
-/// How many seeds: `MILENA_SEEDS`, or a few that any change should survive.
-fn seeds() -> u64 {
-    std::env::var("MILENA_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(40)
 }

@@ -6,17 +6,18 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use milena_client::{Client, GroupMetadata, OffsetAndMetadata, TopicPartition, WallClock};
+use milena_client::{Client, GroupMetadata, OffsetAndMetadata, TopicPartition};
 use milena_producer::{
     AbortError, CommitError, InitialiseError, Producer, Record, Transaction, TransactionalProducer,
     UninitialisedProducer,
 };
-use milena_testkit::{Api, Cluster, ErrorCode, Fault, Reaction, WALL_CLOCK_BASE_MS};
-use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use milena_testkit::{Api, Cluster, ErrorCode, Fault, Reaction};
+use tokio::time::sleep;
 
 const PARTITIONS: i32 = 3;
 const ID: &str = "payments-1";
@@ -58,13 +59,8 @@ impl Storm {
             .latency(Duration::from_millis(rng.u64(0..10)))
             .start_in_memory()
             .unwrap();
-        let started = Instant::now();
-        let client = Client::builder(cluster.bootstrap_servers())
-            .simulation(Handle::current())
-            .seed(seed)
-            .wall_clock(WallClock::from_fn(move || WALL_CLOCK_BASE_MS + started.elapsed().as_millis() as i64))
-            .connector(cluster.connector())
-            .resolver(cluster.resolver())
+        let client = common::client(&cluster, seed)
+            .wall_clock(common::virtual_wall_clock())
             .request_timeout(Duration::from_secs(2))
             .connect()
             .await
@@ -310,7 +306,7 @@ fn run(seed: u64) -> Tally {
 #[test]
 fn no_storm_breaks_a_transaction_apart() {
     let mut all = Tally::default();
-    for seed in seeds() {
+    for seed in common::seeds() {
         println!(
             "seed {seed}: MILENA_SEEDS={seed}..{} cargo test -p milena-producer --test storm_transactions",
             seed + 1
@@ -322,7 +318,7 @@ fn no_storm_breaks_a_transaction_apart() {
     }
     let Tally { committed, aborted, unknown, .. } = all;
     println!("{committed} committed, {aborted} spoilt, {unknown} unknown");
-    let count = seeds().count();
+    let count = common::seeds().count();
     assert!(committed > 8 * count, "a storm in which nothing is committed proves nothing: {committed}");
 }
 
@@ -330,14 +326,5 @@ fn no_storm_breaks_a_transaction_apart() {
 fn the_same_seed_gives_the_same_bytes_on_the_wire() {
     for seed in 0..3 {
         assert!(run(seed).log == run(seed).log, "seed {seed}: two request logs");
-    }
-}
-
-/// Which seeds: `MILENA_SEEDS` as `from..to` or a count, or a few that any change should survive.
-fn seeds() -> std::ops::Range<u64> {
-    let given = std::env::var("MILENA_SEEDS").unwrap_or_default();
-    match given.split_once("..") {
-        Some((from, to)) => from.trim().parse().unwrap()..to.trim().parse().unwrap(),
-        None => 0..given.parse().unwrap_or(40),
     }
 }

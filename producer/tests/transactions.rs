@@ -3,12 +3,13 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+mod common;
+
 use std::time::Duration;
 
 use milena_client::{Client, ErrorKind, GroupMetadata, OffsetAndMetadata, Outcome, TopicPartition};
 use milena_producer::{AbortError, CommitError, InitialiseError, Producer, Record, Transaction, TransactionalProducer};
 use milena_testkit::{Api, ApiKey, Cluster, ErrorCode, Reaction};
-use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 const ID: &str = "payments-1";
@@ -21,8 +22,7 @@ fn cluster(transaction_version: i16) -> Cluster {
 }
 
 async fn connect(cluster: &Cluster) -> Client {
-    let builder = Client::builder(cluster.bootstrap_servers()).simulation(Handle::current()).seed(1);
-    builder.connector(cluster.connector()).resolver(cluster.resolver()).connect().await.unwrap()
+    common::client(cluster, 1).connect().await.unwrap()
 }
 
 async fn producer(client: &Client) -> TransactionalProducer {

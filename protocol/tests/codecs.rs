@@ -6,7 +6,7 @@ mod support;
 
 use bytes::{Bytes, BytesMut};
 use milena_protocol::records::*;
-use support::{Rec, build, built, read_all, records_of};
+use support::{Rec, build, built, read_all, records_of, text};
 
 const LIMIT: usize = 1 << 27;
 
@@ -443,16 +443,4 @@ fn large_scratch(codec: Compression) -> Scratch {
     let mut scratch = Scratch::new();
     open_all(compressed(&[Rec::new(1).value(&[1; 1_000_000])], codec), &mut scratch).unwrap();
     scratch
-}
-
-/// Words that compress about as well as text does.
-fn text(len: usize) -> Vec<u8> {
-    let mut rng = fastrand::Rng::with_seed(9);
-    let words = ["letter", "castle", "trial ", "village", " clerk ", " door"];
-    let mut text = String::new();
-    while text.len() < len {
-        text.push_str(words[rng.usize(..words.len())]);
-    }
-    text.truncate(len);
-    text.into_bytes()
 }

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use bytes::{Bytes, BytesMut};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 use milena_protocol::records::*;
-use support::{Rec, build, built, read_all, records_of};
+use support::{Rec, build, built, read_all, records_of, text};
 
 const LIMIT: usize = 1 << 27;
 
@@ -173,18 +173,6 @@ fn the_scratch_is_used_again_once_its_last_slice_is_gone() {
     drop((kept, second));
     assert_eq!(open(&mut scratch).owner().as_ptr(), memory);
     assert_eq!(scratch.pinned(), scratch.capacity() as u64);
-}
-
-/// Words that compress about as well as text does.
-fn text(len: usize) -> Vec<u8> {
-    let mut rng = fastrand::Rng::with_seed(9);
-    let words = ["letter", "castle", "trial ", "village", " clerk ", " door"];
-    let mut text = String::new();
-    while text.len() < len {
-        text.push_str(words[rng.usize(..words.len())]);
-    }
-    text.truncate(len);
-    text.into_bytes()
 }
 
 fn compressed(records: &[Rec]) -> Bytes {

@@ -7,7 +7,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{COUNTS, LINES, caught_up, client, cluster, counts, kill, load, text, word_count};
+use common::{
+    COUNTS, LINES, Survivor, after_a_kill, caught_up, client, cluster, count_in_two_runs, counts, load,
+    run_until_caught_up, text, word_count,
+};
 use milena_producer::{Producer, Record};
 use milena_streams::{KafkaStreams, StreamsConfig, StreamsState};
 use milena_testkit::Cluster;
@@ -108,26 +111,13 @@ async fn a_revocation_waits_for_no_commit_interval() {
 #[tokio::test(start_paused = true)]
 async fn a_killed_instance_loses_nothing() {
     for seed in 0..8 {
-        let cluster = cluster(4).start_in_memory().unwrap();
-        let (one, two, reader) = (client(&cluster, 1).await, client(&cluster, 2).await, client(&cluster, 3).await);
-        let (lines, plain) = text(seed, 3_000);
         let config = || {
             StreamsConfig::new("app")
                 .commit_interval(Duration::from_millis(500))
                 .session_timeout(Duration::from_secs(6))
         };
-        let first = KafkaStreams::new(word_count(), config()).start(&one).await.unwrap();
-        let second = KafkaStreams::new(word_count(), config()).start(&two).await.unwrap();
-        second.running().await.unwrap();
-        let mut rng = fastrand::Rng::with_seed(seed);
-        for chunk in lines[..2_000].chunks(500) {
-            load(&reader, chunk).await;
-            tokio::time::sleep(Duration::from_millis(rng.u64(0..600))).await;
-        }
-        kill(&two, second).await;
-        load(&reader, &lines[2_000..]).await;
-        caught_up(&first, 8).await;
-        first.close(Duration::from_secs(30)).await.unwrap();
+        let Survivor { cluster: _cluster, client, reader, streams, plain } = after_a_kill(seed, config).await;
+        streams.close(Duration::from_secs(30)).await.unwrap();
         let (counted, _) = counts(&reader, COUNTS, 4).await;
         for (word, count) in &plain {
             assert!(
@@ -136,7 +126,7 @@ async fn a_killed_instance_loses_nothing() {
                 counted.get(word)
             );
         }
-        one.close().await;
+        client.close().await;
         reader.close().await;
     }
 }
@@ -144,21 +134,11 @@ async fn a_killed_instance_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_restarted_application_goes_on_from_its_changelog() {
     let cluster = cluster(2).start_in_memory().unwrap();
-    let client = client(&cluster, 1).await;
-    let (lines, plain) = text(5, 1_000);
-    for half in lines.chunks(500) {
-        load(&client, half).await;
-        let streams = KafkaStreams::new(word_count(), config()).start(&client).await.unwrap();
-        streams.running().await.unwrap();
-        caught_up(&streams, 4).await;
-        streams.close(Duration::from_secs(30)).await.unwrap();
-    }
+    let (client, plain) = count_in_two_runs(&cluster, config).await;
     assert_eq!(counts(&client, COUNTS, 2).await.0, plain);
     // Nothing is left to do: a third run is caught up at once, and writes nothing.
     let (_, written) = counts(&client, COUNTS, 2).await;
-    let streams = KafkaStreams::new(word_count(), config()).start(&client).await.unwrap();
-    caught_up(&streams, 4).await;
-    streams.close(Duration::from_secs(30)).await.unwrap();
+    run_until_caught_up(&client, config()).await;
     assert_eq!(counts(&client, COUNTS, 2).await.1, written);
     client.close().await;
 }

@@ -7,7 +7,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{COUNTS, caught_up, client, cluster, committed_counts, counts, kill, load, text, word_count};
+use common::{
+    COUNTS, Survivor, after_a_kill, caught_up, client, cluster, committed_counts, count_in_two_runs, counts, kill,
+    load, run_until_caught_up, text, word_count,
+};
 use milena_streams::{KafkaStreams, ProcessingGuarantee, StreamsConfig, StreamsState};
 use milena_testkit::{Api, ErrorCode, Reaction};
 
@@ -40,24 +43,11 @@ async fn counts_offsets_and_state_are_committed_together() {
 #[tokio::test(start_paused = true)]
 async fn a_killed_instance_doubles_nothing() {
     for seed in 0..8 {
-        let cluster = cluster(4).start_in_memory().unwrap();
-        let (one, two, reader) = (client(&cluster, 1).await, client(&cluster, 2).await, client(&cluster, 3).await);
-        let (lines, plain) = text(seed, 3_000);
-        let first = KafkaStreams::new(word_count(), config()).start(&one).await.unwrap();
-        let second = KafkaStreams::new(word_count(), config()).start(&two).await.unwrap();
-        second.running().await.unwrap();
-        let mut rng = fastrand::Rng::with_seed(seed);
-        for chunk in lines[..2_000].chunks(500) {
-            load(&reader, chunk).await;
-            tokio::time::sleep(Duration::from_millis(rng.u64(0..600))).await;
-        }
-        kill(&two, second).await;
-        load(&reader, &lines[2_000..]).await;
-        caught_up(&first, 8).await;
+        let Survivor { cluster: _cluster, client, reader, streams, plain } = after_a_kill(seed, config).await;
         assert_eq!(committed_counts(&reader, COUNTS, 4).await, plain, "seed {seed}");
-        first.close(Duration::from_secs(30)).await.unwrap();
+        streams.close(Duration::from_secs(30)).await.unwrap();
         assert_eq!(committed_counts(&reader, CHANGELOG, 4).await, plain, "seed {seed}");
-        one.close().await;
+        client.close().await;
         reader.close().await;
     }
 }
@@ -130,20 +120,10 @@ async fn a_transaction_that_fails_is_done_again() {
 #[tokio::test(start_paused = true)]
 async fn a_restarted_application_goes_on_where_it_had_committed() {
     let cluster = cluster(2).start_in_memory().unwrap();
-    let client = client(&cluster, 1).await;
-    let (lines, plain) = text(5, 1_000);
-    for half in lines.chunks(500) {
-        load(&client, half).await;
-        let streams = KafkaStreams::new(word_count(), config()).start(&client).await.unwrap();
-        streams.running().await.unwrap();
-        caught_up(&streams, 4).await;
-        streams.close(Duration::from_secs(30)).await.unwrap();
-    }
+    let (client, plain) = count_in_two_runs(&cluster, config).await;
     assert_eq!(committed_counts(&client, COUNTS, 2).await, plain);
     let (_, written) = counts(&client, COUNTS, 2).await;
-    let streams = KafkaStreams::new(word_count(), config()).start(&client).await.unwrap();
-    caught_up(&streams, 4).await;
-    streams.close(Duration::from_secs(30)).await.unwrap();
+    run_until_caught_up(&client, config()).await;
     assert_eq!(counts(&client, COUNTS, 2).await.1, written, "nothing is left to do, and nothing is written");
     client.close().await;
 }

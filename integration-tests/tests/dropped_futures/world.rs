@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use milena::{Client, ClientBuilder, Record, WallClock};
+use milena::{Client, ClientBuilder, Record};
+use milena_integration_tests::simulated;
 use milena_testkit::{Cluster, ClusterBuilder};
 use tokio::runtime::Handle;
 
@@ -50,12 +51,7 @@ pub(crate) fn cluster() -> ClusterBuilder {
 
 /// A client of the cluster that has not been connected.
 pub(crate) fn client(cluster: &Cluster) -> ClientBuilder<Client> {
-    Client::builder(cluster.bootstrap_servers())
-        .simulation(Handle::current())
-        .seed(1)
-        .wall_clock(WallClock::from_fn(|| milena_testkit::WALL_CLOCK_BASE_MS))
-        .connector(cluster.connector())
-        .resolver(cluster.resolver())
+    simulated(cluster)
 }
 
 /// Time enough for whatever has been started to end.

@@ -122,3 +122,15 @@ pub(crate) fn read_all(batch: &Batch) -> Result<Vec<Rec>, BatchError> {
     }
     Ok(records)
 }
+
+/// Words that compress about as well as text does.
+pub(crate) fn text(len: usize) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(9);
+    let words = ["letter", "castle", "trial ", "village", " clerk ", " door"];
+    let mut text = String::new();
+    while text.len() < len {
+        text.push_str(words[rng.usize(..words.len())]);
+    }
+    text.truncate(len);
+    text.into_bytes()
+}

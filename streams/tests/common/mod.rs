@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use milena_client::{Client, OffsetSpec, TopicPartition, WallClock};
 use milena_consumer::{IsolationLevel, PartitionConsumer, StartAt};
 use milena_producer::{Producer, Record};
-use milena_streams::{RunningStreams, StreamsBuilder, Topology};
+use milena_streams::{KafkaStreams, RunningStreams, StreamsBuilder, StreamsConfig, Topology};
 use milena_testkit::{Cluster, ClusterBuilder};
 use tokio::runtime::Handle;
 
@@ -121,4 +121,55 @@ async fn counts_at(
 pub async fn kill(client: &Client, streams: RunningStreams) {
     client.close().await;
     drop(streams);
+}
+
+/// What is left after one of two instances was killed while a text came in: the other one has counted all of it.
+pub struct Survivor {
+    pub cluster: Cluster,
+    /// The survivor's client, and another one.
+    pub client: Client,
+    pub reader: Client,
+    pub streams: RunningStreams,
+    /// A plain count of the text.
+    pub plain: BTreeMap<String, i64>,
+}
+
+pub async fn after_a_kill(seed: u64, config: impl Fn() -> StreamsConfig) -> Survivor {
+    let cluster = cluster(4).start_in_memory().unwrap();
+    let (one, two, reader) = (client(&cluster, 1).await, client(&cluster, 2).await, client(&cluster, 3).await);
+    let (lines, plain) = text(seed, 3_000);
+    let first = KafkaStreams::new(word_count(), config()).start(&one).await.unwrap();
+    let second = KafkaStreams::new(word_count(), config()).start(&two).await.unwrap();
+    second.running().await.unwrap();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for chunk in lines[..2_000].chunks(500) {
+        load(&reader, chunk).await;
+        tokio::time::sleep(Duration::from_millis(rng.u64(0..600))).await;
+    }
+    kill(&two, second).await;
+    load(&reader, &lines[2_000..]).await;
+    caught_up(&first, 8).await;
+    Survivor { cluster, client: one, reader, streams: first, plain }
+}
+
+/// Counts a text in two runs of an application. Returns the client, and a plain count of the text.
+pub async fn count_in_two_runs(
+    cluster: &Cluster,
+    config: impl Fn() -> StreamsConfig,
+) -> (Client, BTreeMap<String, i64>) {
+    let client = client(cluster, 1).await;
+    let (lines, plain) = text(5, 1_000);
+    for half in lines.chunks(500) {
+        load(&client, half).await;
+        run_until_caught_up(&client, config()).await;
+    }
+    (client, plain)
+}
+
+/// Runs an application over two partitions until nothing is left to do, and closes it.
+pub async fn run_until_caught_up(client: &Client, config: StreamsConfig) {
+    let streams = KafkaStreams::new(word_count(), config).start(client).await.unwrap();
+    streams.running().await.unwrap();
+    caught_up(&streams, 4).await;
+    streams.close(Duration::from_secs(30)).await.unwrap();
 }
