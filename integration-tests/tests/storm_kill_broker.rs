@@ -2,7 +2,7 @@
 //!
 //! All the while a producer sends, a member of a group reads and commits, and an admin client asks and creates. Every record is
 //! acknowledged and written once, in order; the member reads all of them; every admin call and every commit is answered in time.
-//! The same in memory, for each kind of request: `recovery.rs`.
+//! The same in memory, for each kind of request: `recovery/`.
 
 #![expect(clippy::disallowed_methods, reason = "real processes live by the real clock")]
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]

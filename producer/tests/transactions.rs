@@ -387,3 +387,27 @@ async fn a_transaction_may_use_a_topic_that_its_producer_has_never_seen() {
     assert_eq!(cluster.committed_records("input", 0).len(), 100);
     end(cluster, client).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_coordinator_began_before_it_lost_its_place_is_aborted_and_not_left_to_its_time_out() {
+    for api in [Api::AddPartitionsToTxn, Api::AddOffsetsToTxn] {
+        let (cluster, client, producer) = scene(1).await;
+        let refused = Reaction::ApplyThenError(ErrorCode::NOT_COORDINATOR);
+        let fault = cluster.faults().when(api).always().then(refused);
+        let transaction = producer.begin();
+        if api == Api::AddPartitionsToTxn {
+            let delivery = transaction.send(&Record::to("orders").partition(0).value("a")).await.unwrap();
+            delivery.await.unwrap_err();
+        } else {
+            transaction.send_offsets(offset(1), &nobody()).await.unwrap_err();
+        }
+        assert!(cluster.transaction_info(ID).unwrap().partitions.len() == 1, "the coordinator has begun it");
+        fault.remove();
+        let producer = transaction.abort().await.unwrap();
+        // Were it still open, its time-out would end it, and the producer with it.
+        sleep(Duration::from_secs(120)).await;
+        drop(whole(producer, "b").await);
+        assert_eq!(committed(&cluster).await, ["b"]);
+        end(cluster, client).await;
+    }
+}

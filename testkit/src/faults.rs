@@ -45,6 +45,9 @@ pub enum Reaction {
     ApplyThenDrop,
     /// Applies, and closes the connection instead of answering: the client cannot know.
     ApplyThenDisconnect,
+    /// Applies, and then answers with this code, for the whole request, as if it had not, as a coordinator does that loses its place between writing to its
+    /// log and hearing of its followers.
+    ApplyThenError(ErrorCode),
     /// Waits before it applies. Later requests of the connection wait behind it.
     Delay(Duration),
     /// Applies at once, and waits before it answers.
@@ -74,6 +77,11 @@ pub(crate) struct InjectedError {
 }
 
 impl InjectedError {
+    /// An error that concerns the whole request.
+    pub(crate) fn for_all(code: ErrorCode) -> Self {
+        Self { topic: None, partition: None, code }
+    }
+
     /// Whether the error concerns this partition.
     pub(crate) fn concerns(&self, topic: &str, partition: i32) -> bool {
         self.topic.as_deref().is_none_or(|t| t == topic) && self.partition.is_none_or(|p| p == partition)

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::apis::fetch::ParkedFetches;
 use crate::apis::{self, Call, Parked, Pending};
-use crate::faults::{Held, Reaction, Rules};
+use crate::faults::{Held, InjectedError, Reaction, Rules};
 use crate::groups::{Group, OffsetProducers};
 use crate::request_log::{RequestEntry, RequestLog};
 use crate::topics::{Broker, Partition, Topic};
@@ -51,9 +51,12 @@ struct Connection {
     serving: Option<Serving>,
 }
 
+#[derive(Default)]
 struct Serving {
     /// What a fault wants to be done with the answer.
     reaction: Option<(u64, Reaction)>,
+    /// What is served once there is an answer, which is forgotten: the same request, and an error for it.
+    instead: Option<Parked>,
 }
 
 /// What the loop has to do later.
@@ -241,7 +244,7 @@ impl State {
     /// A whole request frame (without its length field) arrived.
     pub(crate) fn on_frame(&mut self, connection: u64, frame: Bytes, now: Instant) {
         let Some(entry) = self.connections.get_mut(&connection) else { return };
-        entry.serving = Some(Serving { reaction: None });
+        entry.serving = Some(Serving::default());
         let broker = entry.broker;
         let Some(header) = RequestHead::read(&frame) else {
             tracing::warn!(target: "milena_testkit", connection, "the request header cannot be read; closing");
@@ -290,6 +293,7 @@ impl State {
             errors: Vec::new(),
             now,
         };
+        let again = (!self.faults.is_empty()).then(|| (call.clone(), body.clone()));
         let opened = match (api.open)(self, &call, body) {
             Ok(opened) => opened,
             Err(reason) => {
@@ -323,9 +327,20 @@ impl State {
                 Some(Held::Request(released)) => parked = released,
                 _ => return,
             },
+            Some((_, Reaction::ApplyThenError(code))) => {
+                let instead = again.and_then(|(mut call, body)| {
+                    call.errors.push(InjectedError::for_all(code));
+                    // It could be read a moment ago.
+                    let serve = (api.open)(self, &call, body).ok()?.serve;
+                    Some(Parked { call, serve })
+                });
+                if let Some(entry) = self.connections.get_mut(&connection) {
+                    entry.serving = Some(Serving { instead, reaction: None });
+                }
+            }
             Some(after) => {
                 if let Some(entry) = self.connections.get_mut(&connection) {
-                    entry.serving = Some(Serving { reaction: Some(after) });
+                    entry.serving = Some(Serving { reaction: Some(after), instead: None });
                 }
             }
             None => {}
@@ -380,7 +395,10 @@ impl State {
 
     fn answer_frame(&mut self, connection: u64, frame: Bytes, now: Instant) {
         let Some(entry) = self.connections.get_mut(&connection) else { return };
-        let reaction = entry.serving.take().and_then(|serving| serving.reaction);
+        let Serving { reaction, instead } = entry.serving.take().unwrap_or_default();
+        if let Some(instead) = instead {
+            return self.run(instead, now);
+        }
         match reaction {
             None => self.send(connection, Answer::Frame(frame)),
             Some((_, Reaction::ApplyThenDrop)) => {}

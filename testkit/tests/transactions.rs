@@ -261,6 +261,19 @@ async fn faults_reach_the_requests_of_transactions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_coordinator_may_lose_its_place_after_it_has_written() {
+    let cluster = cluster();
+    let (mut raw, mut txn) = begin(&cluster, "a").await;
+    write(&mut raw, &mut txn, 0, &["a"]).await;
+    let fault = cluster.faults().when(Api::EndTxn).then(Reaction::ApplyThenError(ErrorCode::NOT_COORDINATOR));
+    let answer = raw.call(5, txn.end_request(true)).await;
+    assert_eq!((answer.error_code, fault.fired()), (ErrorCode::NOT_COORDINATOR.0, 1));
+    assert_eq!(values(&cluster), ["a"], "it is committed");
+    assert_eq!(raw.end(&mut txn, true).await.producer_epoch, 1, "the next request of the connection is answered, too");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn offsets_wait_for_held_markers() {
     let cluster = cluster();
     let (mut raw, mut txn) = begin(&cluster, "a").await;

@@ -483,8 +483,20 @@ impl Machine {
             self.last_error = None;
             return;
         };
-        if let (Ask::End { .. }, Some(ending)) = (&ask, &mut self.ending) {
-            ending.lost |= may_follow_an_append(&error);
+        if may_follow_an_append(&error) {
+            match &ask {
+                Ask::End { .. } => {
+                    if let Some(ending) = &mut self.ending {
+                        ending.lost = true;
+                    }
+                }
+                // The transaction may have begun. Were it not aborted, its time-out would end it, and this producer with it.
+                Ask::AddPartitions(_) | Ask::AddOffsets(_) => {
+                    self.started = true;
+                    self.lost = true;
+                }
+                Ask::Init(_) | Ask::CommitOffsets(_) => {}
+            }
         }
         match error.action() {
             Action::Proceed | Action::Retry | Action::RefreshMetadata | Action::FindCoordinator => {

@@ -365,6 +365,25 @@ fn an_abort_of_what_never_arrived_is_an_abort() {
 }
 
 #[test]
+fn what_a_coordinator_may_have_begun_before_it_lost_its_place_is_aborted() {
+    for code in [ErrorCode::NOT_COORDINATOR, ErrorCode::COORDINATOR_NOT_AVAILABLE, ErrorCode::UNKNOWN_SERVER_ERROR] {
+        for began in [false, true] {
+            let mut scene = Scene::idle(Protocol::V1);
+            scene.machine.on_begin(Protocol::V1);
+            scene.machine.on_partition(|| partition(0));
+            let ask = scene.ask();
+            scene.reply(ask, Ok(Reply::Partitions(vec![(partition(0), code)])));
+            scene.machine.on_records_failed(&Error::new(ErrorKind::Timeout, "late"));
+            let end = scene.end(false);
+            assert_eq!(end, Ask::End { commit: false }, "{code}");
+            scene.reply(end, Ok(refusal(if began { ErrorCode::NONE } else { ErrorCode::INVALID_TXN_STATE })));
+            assert!(scene.is_done(), "{code}, begun: {began}");
+            assert_eq!(scene.ask(), Ask::Init(Some(ID)));
+        }
+    }
+}
+
+#[test]
 fn a_partition_that_is_refused_spoils_the_transaction_and_the_others_stay_in_it() {
     // franz-go 1.21.4.
     let mut scene = Scene::open(Protocol::V1);
