@@ -1,8 +1,9 @@
 //! The same seed is the same history: every request of a run, byte for byte, in two processes.
 //!
 //! A run has a producer, two members of a group of which one joins late, disconnects, a leader move and the rebalance that the late
-//! member brings, and beside them a transactional producer and a reader of committed records, on in-memory pipes under a paused clock. `MILENA_SEEDS=from..to` runs other seeds than the first hundred;
-//! `MILENA_HISTORY=FILE` writes the histories there instead of comparing them.
+//! member brings, and beside them a transactional producer and a reader of committed records, on in-memory pipes under a
+//! paused clock. `MILENA_SEEDS=17` or `0..300` runs other seeds than the first hundred; `MILENA_HISTORY=FILE` writes the histories
+//! there instead of comparing them.
 
 #![expect(clippy::disallowed_methods, reason = "the test plays the user's part: it waits, and it starts processes")]
 #![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
@@ -169,12 +170,7 @@ async fn read_committed(cluster: &Cluster, seed: u64, told: &Told) {
 }
 
 fn seeds() -> Range<u64> {
-    let given = std::env::var("MILENA_SEEDS").ok();
-    let range = given.as_deref().and_then(|given| {
-        let (from, to) = given.split_once("..")?;
-        Some(from.trim().parse().ok()?..to.trim().parse().ok()?)
-    });
-    range.unwrap_or(0..100)
+    milena_testkit::seeds(0..100)
 }
 
 #[test]
@@ -203,9 +199,8 @@ fn the_same_seed_is_the_same_history_in_two_processes() {
     if let Some((at, (a, b))) = first.lines().zip(second.lines()).enumerate().find(|(_, (a, b))| a != b) {
         let seed = first.lines().take(at + 1).filter(|line| line.starts_with("seed ")).last().unwrap_or("seed ?");
         panic!(
-            "{seed}: line {at} differs\n  {a}\n  {b}\nreplay: MILENA_SEEDS={n}..{m} cargo test -p milena-integration-tests --test determinism",
+            "{seed}: line {at} differs\n  {a}\n  {b}\nreplay: MILENA_SEEDS={n} cargo test -p milena-integration-tests --test determinism",
             n = &seed[5..],
-            m = seed[5..].parse::<u64>().map_or(0, |n| n + 1),
         );
     }
     assert_eq!(first.len(), second.len());

@@ -43,6 +43,7 @@ mod groups;
 mod log;
 mod net;
 mod request_log;
+mod seeds;
 mod state;
 mod topics;
 mod transactions;
@@ -56,6 +57,7 @@ pub use log::batch::StoredRecord;
 pub use milena_protocol::{ApiKey, ErrorCode};
 pub use net::memory::{MemoryConnector, MemoryResolver, MemoryStream};
 pub use request_log::RequestEntry;
+pub use seeds::seeds;
 pub use transactions::TransactionInfo;
 
 /// The bootstrap servers of a real Kafka cluster for `test`, from `KAFKA_BOOTSTRAP_SERVERS`.

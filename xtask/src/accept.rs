@@ -15,7 +15,8 @@ use crate::{Result, say, workspace};
 pub(crate) const HELP: &str = "\
 cargo xtask accept [PART]: the long campaigns, one part after the other
 
-  frames   1,000,000 changed frames of every response, under a counting allocator
+  frames   1,000,000 changed frames of every response, 500,000 changed batches of every codec, 500,000 changed blobs of group
+           members, under a counting allocator
   seeds    2,000 seeds of every seeded suite of the producer, 1,000 of the histories that two processes compare
   storms   ten kills of every storm, on three real brokers (needs a JDK from 17 on, and Maven)
   older    transactions on brokers that speak the protocol before KIP-890 (transaction.version=1)
@@ -43,17 +44,24 @@ fn parts() -> [Part; 4] {
         Part {
             name: "frames",
             kafka: None,
-            runs: &[Run {
-                environment: &[("MILENA_HOSTILE_FRAMES", "1000000")],
-                arguments: &["-p", "milena-protocol", "--test", "hostile"],
-            }],
+            // Of each seed eight changed frames, four changed batches and four changed blobs.
+            runs: &[
+                Run {
+                    environment: &[("MILENA_SEEDS", "0..125000")],
+                    arguments: &["-p", "milena-protocol", "--test", "hostile"],
+                },
+                Run {
+                    environment: &[("MILENA_SEEDS", "0..125000")],
+                    arguments: &["-p", "milena-consumer", "--test", "hostile_blobs"],
+                },
+            ],
         },
         Part {
             name: "seeds",
             kafka: None,
             runs: &[
                 Run {
-                    environment: &[("MILENA_SEEDS", "2000")],
+                    environment: &[("MILENA_SEEDS", "0..2000")],
                     arguments: &["-p", "milena-producer", "--test", "storm", "--test", "storm_transactions"],
                 },
                 Run {

@@ -164,8 +164,10 @@ impl Claims {
                 None => claims.give(partition, member),
                 Some(other) if other == member => {}
                 Some(other) if generations[member] == generations[other] => {
-                    claims.owned[other].retain(|&owned| owned != partition);
-                    claims.contested[partition] = true;
+                    // A member that says the same a million times is heard once.
+                    if !std::mem::replace(&mut claims.contested[partition], true) {
+                        claims.owned[other].retain(|&owned| owned != partition);
+                    }
                 }
                 Some(other) if generations[member] > generations[other] => {
                     claims.owned[other].retain(|&owned| owned != partition);

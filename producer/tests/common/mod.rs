@@ -26,15 +26,7 @@ pub fn virtual_wall_clock() -> WallClock {
     WallClock::from_fn(move || WALL_CLOCK_BASE_MS + started.elapsed().as_millis() as i64)
 }
 
-/// Which seeds: `MILENA_SEEDS` as `from..to` or a count, or a few that any change should survive.
+/// A few seeds that any change should survive, or those of `MILENA_SEEDS`.
 pub fn seeds() -> Range<u64> {
-    let given = std::env::var("MILENA_SEEDS").unwrap_or_default();
-    if given.is_empty() {
-        return 0..40;
-    }
-    let seeds = match given.split_once("..") {
-        Some((from, to)) => from.trim().parse().and_then(|from| Ok(from..to.trim().parse()?)),
-        None => given.trim().parse().map(|count| 0..count),
-    };
-    seeds.unwrap_or_else(|_| panic!("MILENA_SEEDS={given}: give a count, or FROM..TO"))
+    milena_testkit::seeds(0..40)
 }

@@ -268,7 +268,9 @@ impl FetchParser {
         // At the end of a chunk a few bytes would cost a system call of their own, unless they complete a batch.
         let crumbs = have <= MIN_READ && spare < MIN_READ.min(self.wanted());
         if self.buf.capacity() < need || crumbs {
-            let step = need.min((DIRECT_CHUNKS * self.chunk).max(2 * have));
+            // Where nobody knows how long the value is, twice the room: one byte more would copy it for every piece that arrives.
+            let wish = if self.need > 0 { need } else { (2 * have).clamp(need, self.left) };
+            let step = wish.min((DIRECT_CHUNKS * self.chunk).max(2 * have));
             let capacity = self.chunk.max(step);
             // When all batches of the old chunk are gone it is used again.
             if !self.buf.try_reclaim(capacity - have) {

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use milena_protocol::validate::{Field, Kind, Message, Structure};
 
+use crate::support::cases::log_uniform;
+
 /// A message, and where its lengths, counts and tags stand: the bytes that are worth changing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Generated {
@@ -289,9 +291,3 @@ pub(crate) enum Greed {
 
 /// Number and length of a tag without a value.
 const GREEDY_TAG_BYTES: usize = 3;
-
-/// A number from `low` up to but not including `high`, every power of two as probable as the next.
-pub(crate) fn log_uniform(rng: &mut fastrand::Rng, low: usize, high: usize) -> usize {
-    let (from, to) = ((low.max(1) as f64).ln(), (high.max(2) as f64).ln());
-    ((from + rng.f64() * (to - from)).exp() as usize).clamp(low, high.saturating_sub(1).max(low))
-}

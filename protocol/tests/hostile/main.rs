@@ -1,8 +1,8 @@
 //! Bytes of a peer that is broken or means harm never panic, never end the process, and buy no memory.
 //!
 //! Every case is drawn from one seed: a reader, a valid message for it (which must be read), and a few changed ones (which may be
-//! read or refused, whichever it is). A counting allocator watches. When a case fails it prints its seed and how to run it again;
-//! add the seed to [`REGRESSIONS`] then.
+//! read or refused, whichever it is). A counting allocator watches. When a case fails it prints its seed and how to run it again
+//! (`support/cases.rs`); add the seed to the test's regressions then.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
@@ -14,85 +14,46 @@ mod support;
 mod target;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use milena_protocol::fetch::FetchParser;
 use milena_protocol::messages::*;
 use milena_protocol::validate::{EXPANSION, Field, Kind, Structure};
 use milena_protocol::{ApiKey, Message as _, Request as _, frame, validate};
 
-use generate::{Greed, log_uniform};
-use support::alloc::{Counting, busy_with, measure};
+use generate::Greed;
+use support::alloc::{Counting, measure};
+use support::cases::{Cases, any_size, log_uniform};
 use target::{Target, Verdict};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Seeds of cases that failed once. A seed stands for the same case only as long as the readers and the generator stay as they are, so
-/// what must not come back has a test of its own, too.
-const REGRESSIONS: &[u64] = &[
-    // A tag of a later version.
-    0x56e9_0999_ff1e_7358,
-    // The fetch parser bought 1.25 MiB for a batch that only announced itself.
-    0x58e8_9a54_85b7_99b2,
-    0x7ca1_2003_55ff_3d6f,
-];
-
-/// How many changed frames are read when nobody asks for another number (`MILENA_HOSTILE_FRAMES`).
-const FRAMES: u64 = 50_000;
-/// From this number on the run is one that a release rests on, and must have been wide enough for that.
-const FULL_RUN: u64 = 1_000_000;
 /// Changed frames of each valid message.
 const VARIANTS: u64 = 8;
-
-const REPLAY: &str =
-    "replay it with: MILENA_HOSTILE_CASE=SEED cargo test -p milena-protocol --test hostile changed_frames";
-
-/// Sizes are log-uniform between these; one case of `GIANTS` draws from the second range, which goes on where the first ends. (One range
-/// for all would be 330 GiB in a long run.)
-const SIZES: (usize, usize) = (16, 64 * 1024);
-const GIANTS: u64 = 150;
-const GIANT_SIZES: (usize, usize) = (64 * 1024, 4 << 20);
+const FRAMES: Cases = Cases {
+    command: "-p milena-protocol --test hostile changed_frames",
+    count: 50_000 / VARIANTS,
+    regressions: &[
+        // A tag of a later version.
+        0x9e37_79b9_7f4a_4d24,
+        // The fetch parser bought 1.25 MiB for a batch that only announced itself.
+        0x9e37_79b9_7f4a_fc0a,
+        0x9e37_79b9_7f4b_a78b,
+        // The name of a topic, megabytes long and in small pieces, was copied for each of its bytes.
+        2752,
+    ],
+};
+/// From this number of frames on the run is one that a release rests on, and must have been wide enough for that.
+const FULL_RUN: u64 = 1_000_000;
 
 #[test]
 fn changed_frames_neither_panic_nor_buy_memory() {
-    if let Some(seed) = number("MILENA_HOSTILE_CASE") {
-        println!("case {seed:#x}: {:?}", run_case(seed, true));
-        return;
-    }
-    for &seed in REGRESSIONS {
-        assert!(survives(seed).is_some(), "case {seed:#x} fails again; {REPLAY}");
-    }
-    let frames = number("MILENA_HOSTILE_FRAMES").unwrap_or(FRAMES);
-    let run_seed = number("MILENA_HOSTILE_SEED").unwrap_or(1);
-    println!("{frames} frames of MILENA_HOSTILE_SEED={run_seed}");
-
-    let (next, cases) = (AtomicU64::new(0), frames.div_ceil(VARIANTS));
-    let work = || {
-        let mut tally = Tally::default();
-        loop {
-            let case = next.fetch_add(1, Ordering::Relaxed);
-            if case >= cases {
-                return tally;
-            }
-            let seed = mix(run_seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ case);
-            match survives(seed) {
-                Some(part) => tally.add(part),
-                None => tally.failed.push(seed),
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let tally = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().fold(Tally::default(), |mut sum, worker| {
-            sum.add(worker.join().unwrap());
-            sum
-        })
-    });
+    let talk = FRAMES.is_replay();
+    let tally = FRAMES.run(|rng, tally| run_case(rng, talk, tally), Tally::add);
     println!("{tally:?}");
-    assert!(tally.failed.is_empty(), "cases {:#x?} failed; {REPLAY}", tally.failed);
-    tally.assert_wide(frames);
+    if FRAMES.is_wide() {
+        tally.assert_wide();
+    }
 }
 
 /// What one case, or many, came to.
@@ -112,7 +73,6 @@ struct Tally {
     /// The worst peak, in bytes for each byte of the frame above 1 MiB.
     worst_factor: f64,
     each: BTreeMap<(&'static str, i16), u64>,
-    failed: Vec<u64>,
 }
 
 impl Tally {
@@ -129,24 +89,21 @@ impl Tally {
         for (target, frames) in other.each {
             *self.each.entry(target).or_default() += frames;
         }
-        self.failed.extend(other.failed);
     }
 
     /// Enough of everything.
-    fn assert_wide(&self, frames: u64) {
-        if frames < FRAMES {
-            return;
-        }
-        let least = if frames >= FULL_RUN { 200 } else { 20 };
+    fn assert_wide(&self) {
+        let is_full = self.frames >= FULL_RUN;
+        let least = if is_full { 200 } else { 20 };
         for target in target::all() {
             let seen = self.each.get(&(target.name, target.version)).copied().unwrap_or(0);
             assert!(seen >= least, "{} v{} was tried only {seen} times", target.name, target.version);
         }
         assert!(self.read * 20 > self.frames && self.refused * 5 > self.frames, "the changes are too hard or too soft");
         assert!(self.outer_valid.abs_diff(self.frames / 2) < self.frames / 20);
-        if frames >= FULL_RUN {
+        if is_full {
             assert!(self.giants >= 1_000);
-            assert!(self.bytes / frames * FULL_RUN <= 16 << 30);
+            assert!(self.bytes / self.frames * FULL_RUN <= 16 << 30);
         }
     }
 }
@@ -171,29 +128,14 @@ impl std::fmt::Debug for Tally {
     }
 }
 
-fn survives(seed: u64) -> Option<Tally> {
-    busy_with(seed);
-    match catch_unwind(AssertUnwindSafe(|| run_case(seed, false))) {
-        Ok(tally) => Some(tally),
-        Err(_) => {
-            println!("case {seed:#x} failed");
-            None
-        }
-    }
-}
-
-fn run_case(seed: u64, talk: bool) -> Tally {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let rng = &mut rng;
+fn run_case(rng: &mut fastrand::Rng, talk: bool, tally: &mut Tally) {
     let target = target::all()[rng.usize(..target::all().len())];
-    let (low, high) = if rng.u64(..GIANTS) == 0 { GIANT_SIZES } else { SIZES };
-    let size = log_uniform(rng, low, high);
+    let size = any_size(rng);
     let valid = target.generate(rng, size);
-    let mut tally = Tally::default();
     if talk {
         println!("{} v{}, {} bytes (aimed at {size})", target.name, target.version, valid.bytes.len());
     }
-    let verdict = read(rng, target, valid.bytes.clone(), valid.bytes.len(), &mut tally);
+    let verdict = read(rng, target, valid.bytes.clone(), valid.bytes.len(), tally);
     assert_eq!(verdict, Verdict::Read, "a valid {} v{} of {} bytes", target.name, target.version, valid.bytes.len());
 
     for _ in 0..VARIANTS {
@@ -211,7 +153,7 @@ fn run_case(seed: u64, talk: bool) -> Tally {
         tally.frames += 1;
         tally.bytes += body.len() as u64;
         tally.giants += u64::from(body.len() > 1 << 20);
-        let verdict = read(rng, target, body, announced, &mut tally);
+        let verdict = read(rng, target, body, announced, tally);
         if talk {
             println!("{verdict:?}");
         }
@@ -222,8 +164,7 @@ fn run_case(seed: u64, talk: bool) -> Tally {
             Verdict::RefusedLate => tally.refused_late += 1,
         }
     }
-    tally.each.insert((target.name, target.version), VARIANTS);
-    tally
+    *tally.each.entry((target.name, target.version)).or_default() += VARIANTS;
 }
 
 /// Reads a frame and looks at the memory that took.
@@ -242,19 +183,6 @@ fn read(rng: &mut fastrand::Rng, target: Target, body: Vec<u8>, announced: usize
         tally.worst_factor = tally.worst_factor.max(peak as f64 / len as f64);
     }
     verdict
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    let parsed = text.strip_prefix("0x").map_or_else(|| text.parse(), |hex| u64::from_str_radix(hex, 16));
-    Some(parsed.unwrap_or_else(|_| panic!("{variable} is not a number: {text}")))
-}
-
-/// Spreads seeds that lie close together (the finaliser of SplitMix64).
-fn mix(mut seed: u64) -> u64 {
-    seed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    seed ^ (seed >> 31)
 }
 
 #[test]
@@ -356,6 +284,28 @@ fn a_fetched_batch_buys_no_memory_by_its_length_alone() {
     let target = target::all().iter().find(|target| target.name == "FetchParser" && target.version == 4).unwrap();
     let verdict = read(&mut fastrand::Rng::with_seed(1), *target, body, 1_000_000_100, &mut Tally::default());
     assert_eq!(verdict, Verdict::Waits);
+}
+
+#[test]
+fn a_long_value_is_not_copied_for_every_piece_that_arrives() {
+    // Fetch v12: tags, throttle time, no error, session, one topic, whose name has two million bytes.
+    let mut body = vec![0; 11];
+    body.extend([2, 0x81, 0x89, 0x7a]);
+    body.resize(2_000_000, b'n');
+    let mut parser = FetchParser::new();
+    parser.begin(12, body.len() + 1000).unwrap();
+    let ((), usage) = measure(|| {
+        let mut rest = &body[..];
+        while !rest.is_empty() {
+            let buffer = parser.buffer();
+            let room = buffer.capacity() - buffer.len();
+            let (now, later) = rest.split_at(room.min(200).min(rest.len()));
+            buffer.extend_from_slice(now);
+            rest = later;
+            assert!(parser.next_event().is_ok());
+        }
+    });
+    assert!(usage.allocations < 10, "{usage:?}");
 }
 
 #[test]

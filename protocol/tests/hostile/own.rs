@@ -1,88 +1,131 @@
-//! Nothing from the network may panic, or allocate by its word alone: batches and responses with bytes changed at random.
+//! Nothing from the network may panic, or allocate by its word alone: record batches of every codec, and responses in pieces.
 //!
-//! `MILENA_SEED=n` draws other changes; a failure prints the seed that replays it.
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! Cases are drawn from seeds, as in `main.rs`: sizes are log-uniform, some are large.
 
 use bytes::Bytes;
 use milena_protocol::fetch::{self, FetchEvent, FetchParser};
 use milena_protocol::produce::{self, Produced};
 use milena_protocol::records::*;
 
+use crate::generate::Generated;
+use crate::mutate::mutate;
 use crate::support::alloc::measure;
-use crate::support::{build, fetch_response, produce_response, records_of};
+use crate::support::cases::{Cases, any_size, bounded, log_uniform};
+use crate::support::{build, fetch_response, produce_response, records_of, text};
 
-/// Rounds of a test; every one is another seed.
-const ROUNDS: u64 = 3_000;
 /// What decompression may give in these tests.
-const LIMIT: usize = 512 * 1024;
+const LIMIT: usize = 2 << 20;
+/// What a codec may take beside its output: its tables, and what it has read and not yet given.
+const TABLES: usize = 1 << 20;
+/// Changed batches of each valid one.
+const VARIANTS: usize = 4;
+
+/// How many batches of a codec were read, too large, refused.
+type Outcomes = [[u32; 3]; 5];
+
+const BATCHES: Cases = cases("-p milena-protocol --test hostile changed_batches");
 
 #[test]
-fn changed_batches() {
-    let mut outcomes = [0; 2];
-    each_round("changed_batches", |rng| {
-        let records = records_of(rng.u64(..), rng.usize(1..30));
-        let mut sealed = build(&records, 0);
-        if let Ok(mut compressor) = Compressor::new(Compression::ALL[rng.usize(..Compression::ALL.len())]) {
-            (sealed, _) = sealed.compress(&mut compressor, Vec::new());
+fn changed_batches_of_every_codec_take_no_more_than_the_limit_whatever_they_say() {
+    let talk = BATCHES.is_replay();
+    let outcomes: Outcomes = BATCHES.run(
+        |rng, outcomes: &mut Outcomes| {
+            let codec = Compression::ALL[rng.usize(..Compression::ALL.len())];
+            let Ok(mut compressor) = Compressor::new(codec) else { return };
+            let valid = batch(rng, &mut compressor);
+            if talk {
+                println!("{codec}, {} bytes", valid.bytes.len());
+            }
+            let read = outcome(codec, valid.bytes.clone());
+            assert!(read.as_ref().is_none_or(Result::is_ok), "a valid batch of {codec}: {read:?}");
+            for _ in 0..VARIANTS {
+                let bytes = if rng.u8(..4) == 0 { mutate(rng, &valid) } else { with_another_stream(rng, &valid) };
+                let read = outcome(codec, bytes);
+                if talk {
+                    println!("{read:?}");
+                }
+                let outcome = match read {
+                    Some(Ok(_)) => 0,
+                    None => 1,
+                    Some(Err(_)) => 2,
+                };
+                outcomes[codec as usize][outcome] += 1;
+            }
+        },
+        |sum, part| sum.iter_mut().flatten().zip(part.into_iter().flatten()).for_each(|(sum, part)| *sum += part),
+    );
+    println!("read, too large, refused: {outcomes:?}");
+    if BATCHES.is_wide() {
+        for codec in Compression::ALL.into_iter().filter(|codec| codec.supported().is_ok()) {
+            let [read, too_large, refused] = outcomes[codec as usize];
+            assert!(read > 20 && refused > 100, "{codec}: some changes are noticed, some are not");
+            assert!(codec == Compression::None || too_large > 5, "{codec}: bombs");
         }
-        sealed.stamp(ProducerStamp::NONE);
-        let bytes = changed(sealed.bytes(), rng);
-        let read = bounded(bytes.len(), || read_batches(bytes.clone().into()));
-        outcomes[usize::from(read.is_ok())] += 1;
-    });
-    assert!(outcomes.iter().all(|count| *count > 100), "{outcomes:?}: some changes are noticed, some are not");
+    }
 }
 
-/// What a codec may take beside its output: its tables, and the output's former buffer while it grows.
-#[test]
-fn compressed_records_take_no_more_than_the_limit_whatever_they_say() {
-    const LARGE_LIMIT: usize = 2 << 20;
-    let mut outcomes = [[0; 3]; 5];
-    each_round("compressed_records", |rng| {
-        let codec = Compression::ALL[rng.usize(1..Compression::ALL.len())];
-        let Ok(mut compressor) = Compressor::new(codec) else { return };
-        // Text, or a bomb: megabytes of one byte, which are some hundred bytes on the wire.
-        let value = match rng.u8(..16) {
-            0 => vec![rng.u8(..); rng.usize(1 << 19..3 * LARGE_LIMIT)],
-            1..6 => vec![rng.u8(..); rng.usize(..100_000)],
-            _ => (0..rng.usize(..20_000)).map(|_| b"abcdefgh "[rng.usize(..9)]).collect(),
-        };
-        let mut builder = BatchBuilder::new(vec![0; value.len() + 200], 0);
-        builder.append(0, None, Some(&value), &[]).unwrap();
-        let (sealed, _) = builder.seal().compress(&mut compressor, Vec::new());
-        let mut bytes = sealed.bytes().to_vec();
-        if rng.u8(..4) > 0 {
-            let stream = changed(&bytes[61..], rng);
-            bytes.truncate(61);
-            bytes.extend_from_slice(&stream);
-            let length = bytes.len() as i32 - 12;
-            bytes[8..12].copy_from_slice(&length.to_be_bytes());
-        }
-        let raw = split_batch(&mut Bytes::from(bytes)).unwrap().unwrap();
-        let (opened, usage) = measure(|| raw.open(&mut Scratch::new(), LARGE_LIMIT).map(|batch| batch.owner().len()));
-        let outcome = match opened {
-            Ok(len) => {
-                assert!(len <= LARGE_LIMIT);
-                0
+/// Records of about some size, or a bomb: megabytes of one byte, which are some hundred bytes on the wire.
+fn batch(rng: &mut fastrand::Rng, compressor: &mut Compressor) -> Generated {
+    let is_bomb = rng.u8(..16) == 0;
+    let sealed = if rng.bool() && !is_bomb {
+        build(&records_of(rng.u64(..), rng.usize(1..30)), 0)
+    } else {
+        let size = if is_bomb { rng.usize(LIMIT / 2..3 * LIMIT) } else { any_size(rng) };
+        let values = if is_bomb || rng.u8(..3) == 0 { vec![rng.u8(..); size] } else { text(size) };
+        let mut builder = BatchBuilder::new(vec![0; 2 * size + 1000], 0);
+        let mut left = size;
+        while left > 0 {
+            // One long record or many short ones.
+            let len = if is_bomb { left } else { log_uniform(rng, 1.max(left / 1000), left + 1) };
+            if builder.append(0, None, Some(&values[left - len..left]), &[]).is_err() {
+                break;
             }
-            Err(BatchError::TooLarge { .. }) => 1,
-            Err(_) => 2,
-        };
-        outcomes[codec as usize][outcome] += 1;
-        assert!(usage.peak <= LARGE_LIMIT + (1 << 20), "{codec} took {} bytes", usage.peak);
-    });
-    for codec in Compression::ALL.into_iter().skip(1).filter(|codec| codec.supported().is_ok()) {
-        let outcomes = outcomes[codec as usize];
-        assert!(outcomes.iter().all(|count| *count > 5), "{codec} was read, too large, refused: {outcomes:?}");
+            left -= len;
+        }
+        builder.seal()
+    };
+    let (mut sealed, _) = sealed.compress(compressor, Vec::new());
+    sealed.stamp(ProducerStamp::NONE);
+    // Length; magic; attributes and last offset delta; count and the first bytes of the records.
+    Generated { bytes: sealed.bytes().to_vec(), spots: vec![8..12, 16..17, 21..27, 57..63] }
+}
+
+/// The records' bytes are changed, and the batch says their new length: the change gets as far as the codec.
+fn with_another_stream(rng: &mut fastrand::Rng, valid: &Generated) -> Vec<u8> {
+    let (header, stream) = valid.bytes.split_at(61);
+    // Where codecs have their headers and trailers.
+    let len = stream.len();
+    let spots = vec![0..len.min(4), len.min(4)..len.min(12), len - len.min(8)..len];
+    let stream = mutate(rng, &Generated { bytes: stream.to_vec(), spots });
+    let mut bytes = [header, &stream].concat();
+    let length = bytes.len() as i32 - 12;
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+/// Reads the batches and holds them to their cap; `None` is more than the limit.
+fn outcome(codec: Compression, bytes: Vec<u8>) -> Option<Result<usize, BatchError>> {
+    let len = bytes.len();
+    let (read, usage) = measure(|| read_batches(bytes.into()));
+    let peak = len + usage.peak;
+    // What a batch says may have turned an uncompressed one into a compressed one.
+    assert!(peak <= (40 * len).max(LIMIT) + TABLES + len, "{codec}: {len} bytes took {peak} bytes of memory");
+    match read {
+        Err(BatchError::TooLarge { limit, .. }) if limit == LIMIT => None,
+        read => Some(read),
     }
+}
+
+const fn cases(command: &'static str) -> Cases {
+    Cases { command, count: 3_000, regressions: &[] }
 }
 
 #[test]
 fn changed_fetch_responses() {
-    each_round("changed_fetch_responses", |rng| {
+    each_case(&cases("-p milena-protocol --test hostile changed_fetch_responses"), |rng| {
         let version = rng.i16(fetch::VERSIONS);
         let (body, _) = fetch_response::response(version, rng.u64(..));
-        let body = changed(&body, rng);
+        let body = changed(body, rng);
         let piece = rng.usize(1..=body.len().max(1));
         bounded(body.len(), || {
             let mut parser = FetchParser::with_chunk(16 * 1024);
@@ -110,19 +153,19 @@ fn changed_fetch_responses() {
 
 #[test]
 fn changed_produce_responses() {
-    each_round("changed_produce_responses", |rng| {
+    each_case(&cases("-p milena-protocol --test hostile changed_produce_responses"), |rng| {
         let version = rng.i16(produce::VERSIONS);
         let (body, _) = produce_response::response(version, rng.u64(..));
-        let body = Bytes::from(changed(&body, rng));
+        let body = Bytes::from(changed(body, rng));
         bounded(body.len(), || drop(Produced::decode(&body, version)));
     });
 }
 
 #[test]
 fn noise() {
-    each_round("noise", |rng| {
-        let body: Vec<u8> = (0..rng.usize(..500)).map(|_| if rng.u8(..3) == 0 { rng.u8(..) } else { 0 }).collect();
-        let body = Bytes::from(body);
+    each_case(&cases("-p milena-protocol --test hostile own::noise"), |rng| {
+        let size = any_size(rng);
+        let body: Bytes = (0..size).map(|_| if rng.u8(..3) == 0 { rng.u8(..) } else { 0 }).collect();
         bounded(body.len(), || {
             drop(Produced::decode(&body, rng.i16(produce::VERSIONS)));
             let version = rng.i16(fetch::VERSIONS);
@@ -161,48 +204,14 @@ fn read_batches(mut bytes: Bytes) -> Result<usize, BatchError> {
     Ok(seen)
 }
 
-/// A few bytes changed, taken away, doubled; lengths and counts preferred, because that is where it hurts.
-fn changed(bytes: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for _ in 0..rng.usize(1..4) {
-        if bytes.is_empty() {
-            break;
-        }
-        let at = if rng.bool() { rng.usize(..bytes.len()) } else { rng.usize(..bytes.len().min(100)) };
-        match rng.u8(..8) {
-            0 => bytes[at] = 0xff,
-            1 => bytes[at] = 0x7f,
-            2 => bytes[at] = 0,
-            3 => bytes[at] ^= 1 << rng.u8(..8),
-            4 => bytes.truncate(at),
-            5 => {
-                let end = (at + 4).min(bytes.len());
-                bytes[at..end].copy_from_slice(&rng.i32(..).to_be_bytes()[..end - at]);
-            }
-            6 => {
-                bytes.insert(at, rng.u8(..));
-            }
-            _ => bytes[at] = rng.u8(..),
-        }
-    }
-    bytes
+/// Some bytes changed; half of the changes hit the head, where lengths and counts are.
+fn changed(bytes: impl Into<Vec<u8>>, rng: &mut fastrand::Rng) -> Vec<u8> {
+    let bytes = bytes.into();
+    let at = rng.usize(..bytes.len().clamp(1, 100)).min(bytes.len());
+    let end = bytes.len().min(at + 4);
+    mutate(rng, &Generated { bytes, spots: std::iter::once(at..end).collect() })
 }
 
-/// Runs `work` and holds it to 40 times its input and 1 MiB.
-fn bounded<T>(input: usize, work: impl FnOnce() -> T) -> T {
-    let (result, usage) = measure(work);
-    let bound = 40 * input + (1 << 20);
-    assert!(usage.peak <= bound, "{} bytes were asked for by an input of {input}", usage.peak);
-    result
-}
-
-fn each_round(test: &str, mut round: impl FnMut(&mut fastrand::Rng)) {
-    let base: u64 = std::env::var("MILENA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    for seed in base..base + ROUNDS {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| round(&mut rng))) {
-            eprintln!("replay: MILENA_SEED={seed} cargo test -p milena-protocol --test hostile {test}");
-            std::panic::resume_unwind(panic);
-        }
-    }
+fn each_case(cases: &Cases, case: impl Fn(&mut fastrand::Rng) + Sync) {
+    cases.run(|rng, ()| case(rng), |(), ()| {});
 }

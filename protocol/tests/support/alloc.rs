@@ -24,18 +24,22 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
-    static CASE: Cell<u64> = const { Cell::new(0) };
+    static CASE: Cell<(u64, &'static str)> = const { Cell::new((0, "")) };
 }
 
-/// Says which case this thread is busy with: if memory ends, so does the process, and nobody can catch that.
-pub(crate) fn busy_with(case: u64) {
-    CASE.set(case);
+/// Says which case this thread is busy with, and how cargo runs its test: if memory ends, so does the process, and nobody can catch that.
+pub(crate) fn busy_with(seed: u64, command: &'static str) {
+    CASE.set((seed, command));
 }
 
 #[cold]
 fn refused(bytes: usize) {
     // Standard error is written to without an allocation.
-    let _ = writeln!(std::io::stderr(), "\ncase {:#x}: there is no memory for {bytes} bytes", CASE.get());
+    let (seed, command) = CASE.get();
+    let _ = writeln!(
+        std::io::stderr(),
+        "\nthere is no memory for {bytes} bytes; replay it with: MILENA_SEEDS={seed} cargo test {command}"
+    );
 }
 
 fn given(block: *mut u8, bytes: usize) -> *mut u8 {

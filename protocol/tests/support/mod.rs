@@ -2,8 +2,15 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "every test file uses its part, and fails by panicking")]
 
 pub(crate) mod alloc;
+pub(crate) mod cases;
 pub(crate) mod fetch_response;
 pub(crate) mod produce_response;
+#[path = "../../../testkit/src/seeds.rs"]
+#[allow(
+    unreachable_pub,
+    reason = "the test kit shows it to its users; it cannot be asked for it here, because it needs this crate"
+)]
+pub(crate) mod seeds;
 
 use bytes::Bytes;
 use milena_protocol::records::*;
