@@ -442,7 +442,7 @@ async fn commits_are_coalesced_in_order_and_survive_a_lost_answer_and_a_moving_c
         world.consumer("g").subscribe(["t"]).auto_commit(None).max_poll_records(10).build().await.unwrap();
     let handle = consumer.handle();
     world.cluster.faults().when(Api::OffsetCommit).nth(2).then(Reaction::ApplyThenDisconnect);
-    world.cluster.faults().when(Api::OffsetCommit).nth(4).then(Reaction::Error(ErrorCode::REBALANCE_IN_PROGRESS));
+    world.cluster.faults().when(Api::OffsetCommit).nth(3).then(Reaction::Error(ErrorCode::REBALANCE_IN_PROGRESS));
     let mut seen = Seen::default();
     let mut commits = Vec::new();
     let mut rounds = 0;

@@ -51,7 +51,7 @@ async fn run(seed: u64) -> String {
     let committed = read_committed(&cluster, seed, &told);
     tokio::join!(produced, first, second, transacted, committed);
     let mut story = told.story.into_inner();
-    story.push_str(&cluster.request_log());
+    story.push_str(&cluster.request_log().to_string());
     cluster.shutdown().await;
     story
 }

@@ -158,7 +158,7 @@ async fn retriable_errors_are_retried_in_order() {
         (4, ErrorCode::NOT_LEADER_OR_FOLLOWER),
         (6, ErrorCode::REQUEST_TIMED_OUT),
         (7, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
-        (9, ErrorCode::CORRUPT_MESSAGE),
+        (8, ErrorCode::CORRUPT_MESSAGE),
     ] {
         cluster.faults().when(Api::Produce).nth(nth).then(Reaction::Error(code));
     }

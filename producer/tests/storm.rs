@@ -114,7 +114,7 @@ async fn storm(seed: u64) -> Ended {
     producer.close(Duration::from_secs(60)).await.unwrap();
     client.close().await;
     assert_eq!((client.tasks(), client.sockets()), (0, 0), "seed {seed}");
-    let log = cluster.request_log();
+    let log = cluster.request_log().to_string();
     cluster.shutdown().await;
     Ended { log, acked, unknown }
 }

@@ -288,7 +288,7 @@ impl Storm {
         producer.close(Duration::from_secs(60)).await.unwrap();
         self.client.close().await;
         assert_eq!((self.client.tasks(), self.client.sockets()), (0, 0), "seed {seed}");
-        self.tally.log = self.cluster.request_log();
+        self.tally.log = self.cluster.request_log().to_string();
         self.cluster.shutdown().await;
         self.tally
     }

@@ -90,10 +90,7 @@ async fn what_is_asked_depends_on_the_protocol_and_an_empty_transaction_asks_not
         let (partitions, groups) = if version == 1 { (2, 1) } else { (0, 0) };
         assert_eq!(cluster.requests(Api::AddPartitionsToTxn), partitions);
         assert_eq!(cluster.requests(Api::AddOffsetsToTxn), groups);
-        let newest = |api: ApiKey| {
-            let versions = cluster.request_entries().into_iter().filter(|entry| entry.api == api);
-            versions.map(|entry| entry.version).max().unwrap()
-        };
+        let newest = |api: ApiKey| cluster.request_log().api(api).into_iter().map(|entry| entry.version).max().unwrap();
         let versions = [ApiKey::PRODUCE, ApiKey::END_TXN, ApiKey::TXN_OFFSET_COMMIT].map(newest);
         if version == 1 {
             assert!(versions[0] <= 11 && versions[1..] == [4, 4], "{versions:?}");
@@ -124,7 +121,7 @@ async fn a_lost_answer_or_a_lost_request_costs_nothing_but_time() {
             {
                 let cluster = cluster(version);
                 let client = connect(&cluster).await;
-                let fault = cluster.faults().when(api).then(reaction);
+                let fault = cluster.faults().when(api).optional().then(reaction);
                 let transaction = producer(&client).await.begin();
                 put(&transaction, "first").await;
                 transaction.send_offsets(offset(1), &nobody()).await.unwrap();

@@ -12,11 +12,12 @@ use crate::apis::create_topics;
 use crate::builder::ClusterBuilder;
 use crate::configs;
 use crate::event_loop::Shared;
-use crate::faults::Faults;
+use crate::failure;
+use crate::faults::{FaultBuilder, Faults, Site};
 use crate::groups::GroupInfo;
 use crate::log::batch::StoredRecord;
 use crate::net::memory::{MemoryConnector, MemoryResolver};
-use crate::request_log::RequestEntry;
+use crate::request_log::RequestLog;
 use crate::topics::Partition;
 use crate::transactions::{self, TransactionInfo};
 
@@ -31,6 +32,8 @@ pub struct Cluster {
     /// Tells the TCP listeners whether their broker is up; `None` ends them.
     up: BTreeMap<i32, watch::Sender<Option<bool>>>,
     stop: Option<oneshot::Sender<()>>,
+    /// The faults that had not fired when the cluster was stopped.
+    ending: Option<Vec<String>>,
     checked: bool,
 }
 
@@ -72,7 +75,7 @@ impl Cluster {
         up: BTreeMap<i32, watch::Sender<Option<bool>>>,
         stop: Option<oneshot::Sender<()>>,
     ) -> Self {
-        Self { shared, ended, latency, up, stop, checked: false }
+        Self { shared, ended, latency, up, stop, ending: None, checked: false }
     }
 
     /// Tells a TCP listener whether its broker is up.
@@ -105,7 +108,12 @@ impl Cluster {
 
     /// Makes faults: *when* a request looks like this, *then* react like that.
     pub fn faults(&self) -> Faults {
-        Faults { shared: Arc::clone(&self.shared) }
+        Faults { site: Arc::clone(&self.shared) as Arc<dyn Site> }
+    }
+
+    /// Makes a barrier: *stop when* a request looks like this, and go on when the test says so. See [`Barrier`](crate::Barrier).
+    pub fn stop_when(&self, api: impl Into<ApiKey>) -> FaultBuilder {
+        self.faults().when(api)
     }
 
     // ---- controls ------------------------------------------------------------------------------------------------------------
@@ -245,21 +253,15 @@ impl Cluster {
         self.shared.control_at(|state, now| state.wall_clock_ms(now))
     }
 
-    /// What happened so far, line by line; the same text for the same seed in memory under a paused clock. See
-    /// [`RequestEntry`] for a line.
-    pub fn request_log(&self) -> String {
-        self.shared.control(|state| state.log.to_string())
+    /// What happened so far, to print and to ask; printed, it is the same text for the same seed in memory under a paused clock.
+    pub fn request_log(&self) -> RequestLog {
+        self.shared.control(|state| state.log.clone())
     }
 
     /// How many requests of an API have arrived.
     pub fn requests(&self, api: impl Into<ApiKey>) -> usize {
         let api = api.into();
-        self.shared.control(|state| state.log.requests().filter(|entry| entry.api == api).count())
-    }
-
-    /// All requests that have arrived, in order.
-    pub fn request_entries(&self) -> Vec<RequestEntry> {
-        self.shared.control(|state| state.log.requests().cloned().collect())
+        self.shared.control(|state| state.log.entries().filter(|entry| entry.api == api).count())
     }
 
     /// Open connections of a broker.
@@ -347,7 +349,7 @@ impl Cluster {
     /// Stops the cluster and waits until every task and socket of it has ended.
     ///
     /// # Panics
-    /// When the cluster saw [violations](Self::violations).
+    /// When the cluster saw [violations](Self::violations), or a [fault](Self::faults) never fired.
     ///
     /// # Cancel safety
     /// A dropped future has stopped the cluster already; only nobody waits for its tasks.
@@ -360,7 +362,10 @@ impl Cluster {
         self.check();
     }
 
-    fn end(&self) {
+    fn end(&mut self) {
+        if self.ending.is_none() {
+            self.ending = Some(self.shared.control(|state| state.faults.silent()));
+        }
         for up in self.up.values() {
             up.send_replace(None);
         }
@@ -368,16 +373,14 @@ impl Cluster {
     }
 
     fn check(&mut self) {
-        if std::mem::replace(&mut self.checked, true) || std::thread::panicking() {
-            return;
+        let Some(silent) = self.ending.as_mut().filter(|_| !std::mem::replace(&mut self.checked, true)) else { return };
+        let mut what = self.shared.control(|state| state.violations.clone());
+        if !what.is_empty() {
+            what.insert(0, "the cluster saw what must not happen:".to_owned());
         }
-        let violations = self.violations();
-        assert!(
-            violations.is_empty(),
-            "the cluster saw what must not happen:\n{}\nrequest log:\n{}",
-            violations.join("\n"),
-            self.request_log()
-        );
+        what.append(silent);
+        let (log, seed) = self.shared.control(|state| (state.log.clone(), state.settings.seed));
+        failure::judge(&what, &log, seed);
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use crate::faults::{Rules, Site};
 use crate::state::State;
 
 /// What connections tell the loop.
@@ -97,6 +98,16 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic in a control closure is a panic of that test; the state it leaves is whole between two statements of ours.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Site for Shared {
+    fn with_rules(&self, f: &mut dyn FnMut(&mut Rules)) {
+        self.control(|state| {
+            f(&mut state.faults);
+            let freed = state.faults.take_freed();
+            state.resume(freed);
+        });
     }
 }
 

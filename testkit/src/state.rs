@@ -1,32 +1,25 @@
 //! Everything the cluster is, owned by the event loop: brokers, topics, groups, connections, timers.
 //!
 //! A pure machine: frames and the time go in, answers go out through the connections' channels. Who calls it is in
-//! [`event_loop`](crate::event_loop).
+//! [`event_loop`](crate::event_loop); what becomes of a frame is in [`serving`](crate::serving).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use milena_protocol::{ApiKey, Encodable, ErrorCode, HeaderVersion, StrBytes};
+use bytes::Bytes;
+use milena_protocol::{ErrorCode, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::apis::fetch::ParkedFetches;
-use crate::apis::{self, Call, Parked, Pending};
-use crate::faults::{Held, InjectedError, Reaction, Rules};
+use crate::apis::{self, Names, Parked};
+use crate::faults::Rules;
 use crate::groups::{Group, OffsetProducers};
-use crate::request_log::{RequestEntry, RequestLog};
+use crate::request_log::RequestLog;
+use crate::serving::{Answer, Connection};
 use crate::topics::{Broker, Partition, Topic};
 use crate::transactions::{self, Transactions};
-
-/// What goes back to a connection's task.
-pub(crate) enum Answer {
-    /// Write this frame, then read the next request.
-    Frame(Bytes),
-    /// There is no answer (acks=0): read the next request.
-    None,
-}
 
 /// Settings that do not change while the cluster runs.
 pub(crate) struct Settings {
@@ -42,27 +35,18 @@ pub(crate) struct Settings {
     pub(crate) backward_commits: bool,
 }
 
-struct Connection {
-    broker: i32,
-    answers: mpsc::UnboundedSender<Answer>,
-    /// Dropped with the connection: the task that reads and writes ends.
-    _cut: oneshot::Sender<()>,
-    /// The request that is being served.
-    serving: Option<Serving>,
-}
-
-#[derive(Default)]
-struct Serving {
-    /// What a fault wants to be done with the answer.
-    reaction: Option<(u64, Reaction)>,
-    /// What is served once there is an answer, which is forgotten: the same request, and an error for it.
-    instead: Option<Parked>,
-}
-
 /// What the loop has to do later.
 pub(crate) enum Timer {
     Serve(Parked),
-    Answer { connection: u64, frame: Bytes },
+    Answer {
+        connection: u64,
+        frame: Bytes,
+    },
+    /// A copy of a request that a fault has made.
+    Copy {
+        broker: i32,
+        frame: Bytes,
+    },
     Fetch(u64),
     Group(String),
     Transaction(String),
@@ -86,11 +70,11 @@ pub(crate) struct State {
     pub(crate) log: RequestLog,
     pub(crate) violations: Vec<String>,
     pub(crate) rng: fastrand::Rng,
-    connections: BTreeMap<u64, Connection>,
+    pub(crate) connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     timers: BTreeMap<(Instant, u64), Timer>,
     next_timer: u64,
-    started: Instant,
+    pub(crate) started: Instant,
     pub(crate) stopped: bool,
 }
 
@@ -165,6 +149,7 @@ impl State {
             match entry.remove() {
                 Timer::Serve(parked) => self.run(parked, now),
                 Timer::Answer { connection, frame } => self.send(connection, Answer::Frame(frame)),
+                Timer::Copy { broker, frame } => self.on_copy(broker, frame, now),
                 Timer::Fetch(id) => apis::fetch::on_deadline(self, id, now),
                 Timer::Group(group) => crate::groups::on_time(self, &group, now),
                 Timer::Transaction(id) => transactions::on_time(self, &id, now),
@@ -200,7 +185,7 @@ impl State {
         }
         let id = self.next_connection;
         self.next_connection += 1;
-        self.connections.insert(id, Connection { broker, answers, _cut: cut, serving: None });
+        self.connections.insert(id, Connection { broker, answers, _cut: cut, serving: None, is_copy: false });
         self.note(now, format!("b{broker} c{id} connected"));
         Some(id)
     }
@@ -213,7 +198,7 @@ impl State {
     }
 
     /// Closes a connection from the broker's side.
-    fn cut(&mut self, connection: u64, now: Instant, why: &str) {
+    pub(crate) fn cut(&mut self, connection: u64, now: Instant, why: &str) {
         if let Some(c) = self.connections.remove(&connection) {
             self.note(now, format!("b{} c{connection} closed: {why}", c.broker));
         }
@@ -237,191 +222,7 @@ impl State {
         self.stopped = true;
         self.connections.clear();
         self.timers.clear();
-    }
-
-    // ---- requests and answers ------------------------------------------------------------------------------------------------
-
-    /// A whole request frame (without its length field) arrived.
-    pub(crate) fn on_frame(&mut self, connection: u64, frame: Bytes, now: Instant) {
-        let Some(entry) = self.connections.get_mut(&connection) else { return };
-        entry.serving = Some(Serving::default());
-        let broker = entry.broker;
-        let Some(header) = RequestHead::read(&frame) else {
-            tracing::warn!(target: "milena_testkit", connection, "the request header cannot be read; closing");
-            return self.cut(connection, now, "unreadable request header");
-        };
-        let Some(api) = apis::find(header.api) else {
-            tracing::warn!(target: "milena_testkit", api = %header.api, "an API that this cluster does not have; closing");
-            return self.cut(connection, now, &format!("{} is not an API of this cluster", header.api));
-        };
-        let at = self.since_start(now);
-        let log = |state: &mut Self, digest: String| {
-            state.log.request(RequestEntry {
-                at,
-                broker,
-                connection,
-                api: header.api,
-                version: header.version,
-                correlation_id: header.correlation_id,
-                client_id: header.client_id.clone(),
-                size: frame.len(),
-                hash: crc32c::crc32c(&frame),
-                digest,
-            });
-        };
-        if header.version < api.min || header.version > api.max {
-            log(self, "version not supported".to_owned());
-            if header.api == ApiKey::API_VERSIONS {
-                // The one API that answers a version it does not know, with a version 0 that everybody can read (KIP-511).
-                let frame = apis::api_versions::unsupported(self, header.correlation_id);
-                return self.answer_frame(connection, frame, now);
-            }
-            tracing::warn!(target: "milena_testkit", api = %header.api, header.version, "unsupported version; closing");
-            return self.cut(connection, now, &format!("{} has no version {}", header.api, header.version));
-        }
-        let body = match header.body(&frame, (api.request_header_version)(header.version) >= 2) {
-            Some(body) => body,
-            None => return self.cut(connection, now, "unreadable tags in the request header"),
-        };
-        let call = Call {
-            connection,
-            broker,
-            api: header.api,
-            version: header.version,
-            correlation_id: header.correlation_id,
-            client_id: header.client_id.clone(),
-            errors: Vec::new(),
-            now,
-        };
-        let again = (!self.faults.is_empty()).then(|| (call.clone(), body.clone()));
-        let opened = match (api.open)(self, &call, body) {
-            Ok(opened) => opened,
-            Err(reason) => {
-                log(self, format!("cannot be read: {reason}"));
-                tracing::warn!(target: "milena_testkit", api = %header.api, header.version, reason, "unreadable request; closing");
-                return self.cut(connection, now, &format!("unreadable {} request", header.api));
-            }
-        };
-        log(self, opened.digest);
-        let mut parked = Parked { call, serve: opened.serve };
-        if self.faults.is_empty() {
-            return self.run(parked, now);
-        }
-        let verdict = self.faults.judge(&crate::faults::Facts {
-            api: header.api,
-            broker,
-            client_id: &header.client_id,
-            group: opened.group.as_deref(),
-            transactional_id: opened.transactional_id.as_deref(),
-            partitions: &opened.partitions,
-        });
-        for (fault, reaction) in &verdict.fired {
-            self.note(now, format!("b{broker} c{connection} fault {fault} fires: {reaction:?}"));
-        }
-        parked.call.errors = verdict.errors;
-        match verdict.reaction {
-            Some((_, Reaction::Drop)) => return,
-            Some((_, Reaction::Disconnect)) => return self.cut(connection, now, "a fault"),
-            Some((_, Reaction::Delay(delay))) => return self.at(now + delay, Timer::Serve(parked)),
-            Some((fault, Reaction::Hold)) => match self.faults.hold(fault, Held::Request(parked)) {
-                Some(Held::Request(released)) => parked = released,
-                _ => return,
-            },
-            Some((_, Reaction::ApplyThenError(code))) => {
-                let instead = again.and_then(|(mut call, body)| {
-                    call.errors.push(InjectedError::for_all(code));
-                    // It could be read a moment ago.
-                    let serve = (api.open)(self, &call, body).ok()?.serve;
-                    Some(Parked { call, serve })
-                });
-                if let Some(entry) = self.connections.get_mut(&connection) {
-                    entry.serving = Some(Serving { instead, reaction: None });
-                }
-            }
-            Some(after) => {
-                if let Some(entry) = self.connections.get_mut(&connection) {
-                    entry.serving = Some(Serving { reaction: Some(after), instead: None });
-                }
-            }
-            None => {}
-        }
-        self.run(parked, now);
-    }
-
-    /// Serves a request that has been read, logged and judged, unless its connection has gone meanwhile.
-    fn run(&mut self, parked: Parked, now: Instant) {
-        let Parked { mut call, serve } = parked;
-        let (connection, api) = (call.connection, call.api);
-        if !self.connections.contains_key(&connection) {
-            return;
-        }
-        call.now = now;
-        if let Err(apis::Close(reason)) = serve(self, call) {
-            tracing::warn!(target: "milena_testkit", %api, reason, "closing the connection");
-            self.cut(connection, now, &reason);
-        }
-    }
-
-    /// Goes on with what a fault has kept.
-    pub(crate) fn resume(&mut self, held: Vec<Held>) {
-        for held in held {
-            match held {
-                // Through the timers, so that it happens in the loop and in this order.
-                Held::Request(parked) => self.at(self.started, Timer::Serve(parked)),
-                Held::Answer { connection, frame } => self.at(self.started, Timer::Answer { connection, frame }),
-            }
-        }
-    }
-
-    /// Answers a request, at once or a parked one. Nothing happens if its connection has gone.
-    pub(crate) fn answer<R: Encodable + HeaderVersion>(&mut self, pending: &Pending<R>, response: &R, now: Instant) {
-        match encode(response, pending.version, pending.correlation_id) {
-            Ok(frame) => self.answer_frame(pending.connection, frame, now),
-            Err(reason) => {
-                self.violation(format!(
-                    "the test kit cannot encode its {} v{} response ({reason}): this is a bug of the kit",
-                    std::any::type_name::<R>().rsplit("::").next().unwrap_or_default(),
-                    pending.version
-                ));
-                self.cut(pending.connection, now, "a response that cannot be encoded");
-            }
-        }
-    }
-
-    /// The request gets no answer (acks=0); the next one may come.
-    pub(crate) fn answer_nothing(&mut self, connection: u64) {
-        self.send(connection, Answer::None);
-    }
-
-    fn answer_frame(&mut self, connection: u64, frame: Bytes, now: Instant) {
-        let Some(entry) = self.connections.get_mut(&connection) else { return };
-        let Serving { reaction, instead } = entry.serving.take().unwrap_or_default();
-        if let Some(instead) = instead {
-            return self.run(instead, now);
-        }
-        match reaction {
-            None => self.send(connection, Answer::Frame(frame)),
-            Some((_, Reaction::ApplyThenDrop)) => {}
-            Some((_, Reaction::ApplyThenDisconnect)) => {
-                self.cut(connection, now, "a fault, after the request was applied")
-            }
-            Some((_, Reaction::DelayAnswer(delay))) => self.at(now + delay, Timer::Answer { connection, frame }),
-            Some((fault, Reaction::HoldAnswer)) => {
-                if let Some(Held::Answer { connection, frame }) =
-                    self.faults.hold(fault, Held::Answer { connection, frame })
-                {
-                    self.send(connection, Answer::Frame(frame));
-                }
-            }
-            Some(_) => self.send(connection, Answer::Frame(frame)),
-        }
-    }
-
-    fn send(&mut self, connection: u64, answer: Answer) {
-        if let Some(entry) = self.connections.get(&connection) {
-            // A task that has gone has told so, or will: `on_closed`.
-            let _ = entry.answers.send(answer);
-        }
+        self.faults.clear();
     }
 
     // ---- brokers, topics, partitions -----------------------------------------------------------------------------------------
@@ -469,11 +270,6 @@ impl State {
         (from.max(0) as usize..to.max(0) as usize)
             .map(|partition| (0..factor).map(|replica| ids[(partition + replica) % ids.len()]).collect())
             .collect()
-    }
-
-    /// The name of a topic that is given by name or, from some version of the API on, by id.
-    pub(crate) fn topic_name<'a>(&'a self, by_id: bool, name: &'a str, id: &Uuid) -> Option<&'a str> {
-        if by_id { self.topic_names.get(id).map(String::as_str) } else { Some(name) }
     }
 
     /// The partition, if this broker leads it.
@@ -564,60 +360,20 @@ impl State {
     }
 }
 
+impl Names for State {
+    fn name_of(&self, id: &Uuid) -> Option<&str> {
+        self.topic_names.get(id).map(String::as_str)
+    }
+
+    fn session(&self, broker: i32, session: i32) -> Vec<(String, i32)> {
+        let session = self.brokers.get(&broker).and_then(|broker| broker.sessions.get(session));
+        let wanted = session.into_iter().flat_map(|session| session.partitions());
+        wanted.map(|wanted| (wanted.place.name.clone(), wanted.place.partition)).collect()
+    }
+}
+
 /// The partition of `__consumer_offsets` or `__transaction_state` that a key belongs to: Java's hash code, over 50 partitions.
 pub(crate) fn coordinator_partition(key: &str) -> i32 {
     let hash = key.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     (hash & i32::MAX) % 50
-}
-
-/// Encodes a response frame with its length field.
-pub(crate) fn encode<R: Encodable + HeaderVersion>(
-    response: &R,
-    version: i16,
-    correlation_id: i32,
-) -> Result<Bytes, String> {
-    let mut frame = BytesMut::with_capacity(256);
-    frame.put_i32(0);
-    frame.put_i32(correlation_id);
-    if R::header_version(version) >= 1 {
-        frame.put_u8(0);
-    }
-    response.encode(&mut frame, version).map_err(|e| e.to_string())?;
-    let length = (frame.len() - 4) as i32;
-    frame[..4].copy_from_slice(&length.to_be_bytes());
-    Ok(frame.freeze())
-}
-
-/// The part of a request header that stands there in every version.
-struct RequestHead {
-    api: ApiKey,
-    version: i16,
-    correlation_id: i32,
-    client_id: StrBytes,
-    len: usize,
-}
-
-impl RequestHead {
-    fn read(frame: &Bytes) -> Option<Self> {
-        let mut rest = frame.clone();
-        let api = ApiKey(rest.try_get_i16().ok()?);
-        let version = rest.try_get_i16().ok()?;
-        let correlation_id = rest.try_get_i32().ok()?;
-        let client_id = match rest.try_get_i16().ok()? {
-            -1 => StrBytes::new(),
-            len => {
-                let len = usize::try_from(len).ok().filter(|len| *len <= rest.len())?;
-                StrBytes::from_utf8(rest.split_to(len)).ok()?
-            }
-        };
-        Some(Self { api, version, correlation_id, client_id, len: frame.len() - rest.len() })
-    }
-
-    fn body(&self, frame: &Bytes, flexible: bool) -> Option<Bytes> {
-        let mut body = frame.slice(self.len..);
-        if flexible {
-            milena_protocol::frame::skip_tags(&mut body)?;
-        }
-        Some(body)
-    }
 }

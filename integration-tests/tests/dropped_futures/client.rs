@@ -60,7 +60,7 @@ async fn ask(owner: &Owner) {
 
 /// The question stays with the broker for a while.
 fn slow_answers(world: &World, api: Api) {
-    world.cluster.faults().when(api).client_id("milena").then(Reaction::DelayAnswer(SECOND / 20));
+    world.cluster.faults().when(api).client_id("milena").optional().then(Reaction::DelayAnswer(SECOND / 20));
 }
 
 pub(crate) async fn topic(cut: &Cut) -> Footprint {
@@ -133,7 +133,7 @@ pub(crate) async fn call(cut: &Cut) -> Footprint {
     let owner = world.client.new_owner("test");
     let deadline = owner.now() + MINUTE;
     let refused = Reaction::Error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
-    world.cluster.faults().when(Api::InitProducerId).times(2).then(refused);
+    world.cluster.faults().when(Api::InitProducerId).times(2).optional().then(refused);
     let call = || {
         let make = |_| InitProducerIdRequest::default().with_transactional_id(None).with_producer_id((-1).into());
         owner.call(Target::Any, Lane::Rest, deadline, make, |answer| ErrorCode(answer.error_code))
@@ -148,7 +148,7 @@ pub(crate) async fn coordinator(cut: &Cut) -> Footprint {
     let owner = world.client.new_owner("test");
     let (group, deadline): (Arc<str>, _) = (Arc::from("group"), owner.now() + MINUTE);
     let refused = Reaction::Error(ErrorCode::COORDINATOR_NOT_AVAILABLE);
-    world.cluster.faults().when(Api::FindCoordinator).times(2).then(refused);
+    world.cluster.faults().when(Api::FindCoordinator).times(2).optional().then(refused);
     cut.of(owner.coordinator(CoordinatorKind::Group, &group, deadline)).await;
     assert_eq!(owner.coordinator(CoordinatorKind::Group, &group, deadline).await.unwrap(), 1);
     world.end().await
@@ -224,7 +224,7 @@ pub(crate) async fn list_offsets(cut: &Cut) -> Footprint {
     let world = World::start().await;
     world.write(TOPIC, 0..3).await;
     let admin = world.client.admin();
-    world.cluster.faults().when(Api::ListOffsets).then(Reaction::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    world.cluster.faults().when(Api::ListOffsets).optional().then(Reaction::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     cut.of(admin.list_offsets(&[(orders(), OffsetSpec::Latest)])).await;
     let ends = admin.list_offsets(&[(orders(), OffsetSpec::Latest)]).await.unwrap();
     assert_eq!(ends[&orders()], Some(3));

@@ -106,7 +106,7 @@ pub(crate) async fn commit(cut: &Cut) -> Footprint {
     let handle = consumer.handle();
     consumer.poll(MINUTE).await.unwrap();
     handle.ack_up_to(&orders(), 5);
-    world.cluster.faults().when(Api::OffsetCommit).then(Reaction::DelayAnswer(SECOND / 10));
+    world.cluster.faults().when(Api::OffsetCommit).optional().then(Reaction::DelayAnswer(SECOND / 10));
     let began = cut.of(handle.commit()).await;
     began.unwrap_or(Ok(())).unwrap();
     handle.ack_up_to(&orders(), 6);
@@ -123,7 +123,7 @@ pub(crate) async fn commit_offsets(cut: &Cut) -> Footprint {
     let handle = consumer.handle();
     consumer.poll(MINUTE).await.unwrap();
     let offset = |offset| [(orders(), OffsetAndMetadata::from(offset))];
-    world.cluster.faults().when(Api::OffsetCommit).then(Reaction::DelayAnswer(SECOND / 10));
+    world.cluster.faults().when(Api::OffsetCommit).optional().then(Reaction::DelayAnswer(SECOND / 10));
     cut.of(handle.commit_offsets(offset(3))).await;
     handle.commit_offsets(offset(7)).await.unwrap();
     assert_eq!(committed(&world), Some(7), "commits arrive in their order");

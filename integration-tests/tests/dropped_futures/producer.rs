@@ -26,7 +26,7 @@ fn record(value: &str) -> Record<'_> {
 
 /// Every answer to a produce request is late.
 fn slow_acks(world: &World) {
-    world.cluster.faults().when(Api::Produce).always().then(Reaction::DelayAnswer(SECOND / 10));
+    world.cluster.faults().when(Api::Produce).always().optional().then(Reaction::DelayAnswer(SECOND / 10));
 }
 
 pub(crate) async fn build(cut: &Cut) -> Footprint {

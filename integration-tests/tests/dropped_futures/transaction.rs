@@ -23,7 +23,7 @@ async fn build_one(world: &World) -> TransactionalProducer {
 
 /// Answers of the coordinator are late.
 fn slow_answers(world: &World, api: Api) {
-    world.cluster.faults().when(api).then(Reaction::DelayAnswer(SECOND / 10));
+    world.cluster.faults().when(api).optional().then(Reaction::DelayAnswer(SECOND / 10));
 }
 
 /// What a reader of committed records gets.

@@ -91,11 +91,8 @@ async fn administrate(client: &Client) {
 
 /// Once the fault has fired at the n-th request of its API, the broker that was asked dies, and comes back after a while or never.
 async fn kill_who_was_asked(cluster: &Cluster, fault: &Fault, api: Api, nth: u64, back_after: Option<Duration>) {
-    while fault.fired() == 0 {
-        sleep(SECOND / 20).await;
-    }
-    let asked = cluster.request_entries().into_iter().filter(|entry| entry.api == api.into());
-    let broker = asked.map(|entry| entry.broker).nth(nth as usize - 1).unwrap();
+    fault.has_fired(1).await;
+    let broker = cluster.request_log().api(api).into_iter().nth(nth as usize - 1).unwrap().broker;
     sleep(SECOND / 10).await;
     cluster.crash(broker);
     if let Some(after) = back_after {

@@ -6,7 +6,7 @@
 use milena_protocol::ErrorCode;
 use milena_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::{State, coordinator_partition};
 use crate::transactions::OFFSETS_TOPIC;
 
@@ -15,7 +15,7 @@ pub(crate) struct AddOffsetsToTxn;
 impl Api for AddOffsetsToTxn {
     type Request = AddOffsetsToTxnRequest;
 
-    fn digest(_: &State, _: &Call, request: &AddOffsetsToTxnRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &AddOffsetsToTxnRequest) -> String {
         let AddOffsetsToTxnRequest { transactional_id, producer_id, producer_epoch, group_id, .. } = request;
         format!("{} {}/{producer_epoch} {}", transactional_id.as_str(), producer_id.0, group_id.as_str())
     }

@@ -14,7 +14,7 @@ use milena_protocol::messages::add_partitions_to_txn_response::{
 use milena_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, TransactionalId};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 use crate::transactions::IdAndEpoch;
 
@@ -58,7 +58,7 @@ impl Asked<'_> {
 impl Api for AddPartitionsToTxn {
     type Request = AddPartitionsToTxnRequest;
 
-    fn digest(_: &State, call: &Call, request: &AddPartitionsToTxnRequest) -> String {
+    fn digest(_: &dyn Names, call: &Call, request: &AddPartitionsToTxnRequest) -> String {
         let mut words = Vec::new();
         for asked in asked(call, request) {
             words.push(format!("{} {}/{}", asked.id.as_str(), asked.producer.0, asked.producer.1));
@@ -67,7 +67,7 @@ impl Api for AddPartitionsToTxn {
         words.join(" ")
     }
 
-    fn partitions(_: &State, call: &Call, request: &AddPartitionsToTxnRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, call: &Call, request: &AddPartitionsToTxnRequest) -> Vec<(String, i32)> {
         asked(call, request).iter().flat_map(Asked::partitions).collect()
     }
 

@@ -11,15 +11,16 @@ use milena_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeat
 use milena_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use milena_protocol::{ApiKey, ErrorCode, StrBytes};
 
-use super::{APIS, Api, Call, Registered, Served};
-use crate::state::{State, encode};
+use super::{APIS, Api, Call, Names, Registered, Served};
+use crate::serving::encode;
+use crate::state::State;
 
 pub(crate) struct ApiVersions;
 
 impl Api for ApiVersions {
     type Request = ApiVersionsRequest;
 
-    fn digest(_: &State, _: &Call, request: &ApiVersionsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &ApiVersionsRequest) -> String {
         format!("{} {}", request.client_software_name.as_str(), request.client_software_version.as_str())
     }
 

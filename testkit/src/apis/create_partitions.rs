@@ -6,7 +6,7 @@ use milena_protocol::messages::{CreatePartitionsRequest, CreatePartitionsRespons
 use milena_protocol::{ErrorCode, StrBytes};
 
 use super::create_topics::Refused;
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 use crate::topics::Partition;
 
@@ -15,12 +15,12 @@ pub(crate) struct CreatePartitions;
 impl Api for CreatePartitions {
     type Request = CreatePartitionsRequest;
 
-    fn digest(_: &State, _: &Call, request: &CreatePartitionsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &CreatePartitionsRequest) -> String {
         let one = |topic: &CreatePartitionsTopic| format!("{}:{}", topic.name.as_str(), topic.count);
         request.topics.iter().map(one).collect::<Vec<_>>().join(",")
     }
 
-    fn partitions(_: &State, _: &Call, request: &CreatePartitionsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &CreatePartitionsRequest) -> Vec<(String, i32)> {
         request.topics.iter().map(|topic| (topic.name.to_string(), -1)).collect()
     }
 

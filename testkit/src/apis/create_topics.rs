@@ -12,7 +12,7 @@ use milena_protocol::messages::create_topics_response::{CreatableTopicConfigs, C
 use milena_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::configs;
 use crate::state::State;
 
@@ -24,12 +24,12 @@ pub(crate) type Refused = (ErrorCode, String);
 impl Api for CreateTopics {
     type Request = CreateTopicsRequest;
 
-    fn digest(_: &State, _: &Call, request: &CreateTopicsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &CreateTopicsRequest) -> String {
         let one = |topic: &CreatableTopic| format!("{}:{}", topic.name.as_str(), topic.num_partitions);
         request.topics.iter().map(one).collect::<Vec<_>>().join(",")
     }
 
-    fn partitions(_: &State, _: &Call, request: &CreateTopicsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &CreateTopicsRequest) -> Vec<(String, i32)> {
         request.topics.iter().map(|topic| (topic.name.to_string(), -1)).collect()
     }
 

@@ -4,7 +4,7 @@ use milena_protocol::ErrorCode;
 use milena_protocol::messages::delete_groups_response::DeletableGroupResult;
 use milena_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::groups::Phase;
 use crate::state::State;
 
@@ -13,7 +13,7 @@ pub(crate) struct DeleteGroups;
 impl Api for DeleteGroups {
     type Request = DeleteGroupsRequest;
 
-    fn digest(_: &State, _: &Call, request: &DeleteGroupsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &DeleteGroupsRequest) -> String {
         request.groups_names.iter().map(|group| group.to_string()).collect::<Vec<_>>().join(",")
     }
 

@@ -4,7 +4,7 @@ use milena_protocol::ErrorCode;
 use milena_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use milena_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct DeleteRecords;
@@ -12,7 +12,7 @@ pub(crate) struct DeleteRecords;
 impl Api for DeleteRecords {
     type Request = DeleteRecordsRequest;
 
-    fn digest(_: &State, _: &Call, request: &DeleteRecordsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &DeleteRecordsRequest) -> String {
         let mut words = Vec::new();
         for topic in &request.topics {
             words.extend(
@@ -22,7 +22,7 @@ impl Api for DeleteRecords {
         words.join(" ")
     }
 
-    fn partitions(_: &State, _: &Call, request: &DeleteRecordsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &DeleteRecordsRequest) -> Vec<(String, i32)> {
         let of_topic = |topic: &_| -> Vec<(String, i32)> {
             let topic: &milena_protocol::messages::delete_records_request::DeleteRecordsTopic = topic;
             topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index)).collect()

@@ -6,7 +6,7 @@ use milena_protocol::messages::delete_topics_response::DeletableTopicResult;
 use milena_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct DeleteTopics;
@@ -21,7 +21,7 @@ fn asked(call: &Call, request: &DeleteTopicsRequest) -> Vec<DeleteTopicState> {
 impl Api for DeleteTopics {
     type Request = DeleteTopicsRequest;
 
-    fn digest(_: &State, call: &Call, request: &DeleteTopicsRequest) -> String {
+    fn digest(_: &dyn Names, call: &Call, request: &DeleteTopicsRequest) -> String {
         let name = |topic: &DeleteTopicState| match &topic.name {
             Some(name) => name.to_string(),
             None => topic.topic_id.to_string(),
@@ -29,7 +29,7 @@ impl Api for DeleteTopics {
         asked(call, request).iter().map(name).collect::<Vec<_>>().join(",")
     }
 
-    fn partitions(_: &State, call: &Call, request: &DeleteTopicsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, call: &Call, request: &DeleteTopicsRequest) -> Vec<(String, i32)> {
         asked(call, request).iter().filter_map(|topic| Some((topic.name.as_ref()?.to_string(), -1))).collect()
     }
 

@@ -6,7 +6,7 @@ use milena_protocol::messages::describe_configs_response::{DescribeConfigsResour
 use milena_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served, create_topics};
+use super::{Api, Call, Names, Served, create_topics};
 use crate::configs;
 use crate::state::State;
 
@@ -21,11 +21,11 @@ const DEFAULT_CONFIG: i8 = 5;
 impl Api for DescribeConfigs {
     type Request = DescribeConfigsRequest;
 
-    fn digest(_: &State, _: &Call, request: &DescribeConfigsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &DescribeConfigsRequest) -> String {
         request.resources.iter().map(|r| r.resource_name.to_string()).collect::<Vec<_>>().join(",")
     }
 
-    fn partitions(_: &State, _: &Call, request: &DescribeConfigsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &DescribeConfigsRequest) -> Vec<(String, i32)> {
         let topics = request.resources.iter().filter(|r| r.resource_type == TOPIC);
         topics.map(|r| (r.resource_name.to_string(), -1)).collect()
     }

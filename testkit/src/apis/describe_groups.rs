@@ -6,7 +6,7 @@ use milena_protocol::messages::describe_groups_response::{DescribedGroup, Descri
 use milena_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::groups::{ClassicGroup, Phase};
 use crate::state::State;
 
@@ -15,7 +15,7 @@ pub(crate) struct DescribeGroups;
 impl Api for DescribeGroups {
     type Request = DescribeGroupsRequest;
 
-    fn digest(_: &State, _: &Call, request: &DescribeGroupsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &DescribeGroupsRequest) -> String {
         request.groups.iter().map(|group| group.to_string()).collect::<Vec<_>>().join(",")
     }
 

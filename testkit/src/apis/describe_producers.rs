@@ -6,7 +6,7 @@ use milena_protocol::messages::describe_producers_request::TopicRequest;
 use milena_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use milena_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct DescribeProducers;
@@ -14,7 +14,7 @@ pub(crate) struct DescribeProducers;
 impl Api for DescribeProducers {
     type Request = DescribeProducersRequest;
 
-    fn partitions(_: &State, _: &Call, request: &DescribeProducersRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &DescribeProducersRequest) -> Vec<(String, i32)> {
         let of_topic = |topic: &TopicRequest| -> Vec<(String, i32)> {
             topic.partition_indexes.iter().map(|partition| (topic.name.to_string(), *partition)).collect()
         };

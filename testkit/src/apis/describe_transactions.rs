@@ -7,7 +7,7 @@ use milena_protocol::messages::{
 };
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct DescribeTransactions;
@@ -15,7 +15,7 @@ pub(crate) struct DescribeTransactions;
 impl Api for DescribeTransactions {
     type Request = DescribeTransactionsRequest;
 
-    fn digest(_: &State, _: &Call, request: &DescribeTransactionsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &DescribeTransactionsRequest) -> String {
         request.transactional_ids.iter().map(|id| id.to_string()).collect::<Vec<_>>().join(",")
     }
 

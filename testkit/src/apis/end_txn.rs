@@ -11,7 +11,7 @@
 use milena_protocol::ErrorCode;
 use milena_protocol::messages::{EndTxnRequest, EndTxnResponse, ProducerId};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 use crate::transactions::End;
 
@@ -20,7 +20,7 @@ pub(crate) struct EndTxn;
 impl Api for EndTxn {
     type Request = EndTxnRequest;
 
-    fn digest(_: &State, _: &Call, request: &EndTxnRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &EndTxnRequest) -> String {
         let what = if request.committed { "commit" } else { "abort" };
         format!("{} {}/{} {what}", request.transactional_id.as_str(), request.producer_id.0, request.producer_epoch)
     }

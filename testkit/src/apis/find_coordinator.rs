@@ -7,7 +7,7 @@ use milena_protocol::messages::find_coordinator_response::Coordinator;
 use milena_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct FindCoordinator;
@@ -19,7 +19,7 @@ fn keys(call: &Call, request: &FindCoordinatorRequest) -> Vec<StrBytes> {
 impl Api for FindCoordinator {
     type Request = FindCoordinatorRequest;
 
-    fn digest(_: &State, call: &Call, request: &FindCoordinatorRequest) -> String {
+    fn digest(_: &dyn Names, call: &Call, request: &FindCoordinatorRequest) -> String {
         let keys = keys(call, request);
         keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(",")
     }

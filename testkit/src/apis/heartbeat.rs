@@ -4,7 +4,7 @@
 use milena_protocol::ErrorCode;
 use milena_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct Heartbeat;
@@ -12,7 +12,7 @@ pub(crate) struct Heartbeat;
 impl Api for Heartbeat {
     type Request = HeartbeatRequest;
 
-    fn digest(_: &State, _: &Call, request: &HeartbeatRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &HeartbeatRequest) -> String {
         format!("{} {:?} generation={}", request.group_id.as_str(), request.member_id.as_str(), request.generation_id)
     }
 

@@ -9,7 +9,7 @@ use milena_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlter
 use milena_protocol::{ErrorCode, StrBytes};
 
 use super::create_topics::Refused;
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::configs;
 use crate::state::State;
 
@@ -25,11 +25,11 @@ const SUBTRACT: i8 = 3;
 impl Api for IncrementalAlterConfigs {
     type Request = IncrementalAlterConfigsRequest;
 
-    fn digest(_: &State, _: &Call, request: &IncrementalAlterConfigsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &IncrementalAlterConfigsRequest) -> String {
         request.resources.iter().map(|r| r.resource_name.to_string()).collect::<Vec<_>>().join(",")
     }
 
-    fn partitions(_: &State, _: &Call, request: &IncrementalAlterConfigsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &IncrementalAlterConfigsRequest) -> Vec<(String, i32)> {
         let topics = request.resources.iter().filter(|r| r.resource_type == TOPIC);
         topics.map(|r| (r.resource_name.to_string(), -1)).collect()
     }

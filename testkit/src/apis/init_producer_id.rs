@@ -12,7 +12,7 @@
 use milena_protocol::ErrorCode;
 use milena_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct InitProducerId;
@@ -20,7 +20,7 @@ pub(crate) struct InitProducerId;
 impl Api for InitProducerId {
     type Request = InitProducerIdRequest;
 
-    fn digest(_: &State, _: &Call, request: &InitProducerIdRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &InitProducerIdRequest) -> String {
         match &request.transactional_id {
             Some(id) => format!("{} {}/{}", id.as_str(), request.producer_id.0, request.producer_epoch),
             None => String::new(),

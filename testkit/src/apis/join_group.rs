@@ -9,7 +9,7 @@ use std::time::Duration;
 use milena_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::groups::{Join, failed_join};
 use crate::state::State;
 
@@ -21,7 +21,7 @@ const SESSION_TIMEOUTS: std::ops::RangeInclusive<i32> = 6_000..=1_800_000;
 impl Api for JoinGroup {
     type Request = JoinGroupRequest;
 
-    fn digest(_: &State, _: &Call, request: &JoinGroupRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &JoinGroupRequest) -> String {
         let protocols: Vec<&str> = request.protocols.iter().map(|protocol| protocol.name.as_str()).collect();
         format!("{} {:?} [{}]", request.group_id.as_str(), request.member_id.as_str(), protocols.join(","))
     }

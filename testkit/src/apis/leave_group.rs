@@ -5,7 +5,7 @@ use milena_protocol::messages::leave_group_request::MemberIdentity;
 use milena_protocol::messages::leave_group_response::MemberResponse;
 use milena_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct LeaveGroup;
@@ -20,7 +20,7 @@ fn members(call: &Call, request: &LeaveGroupRequest) -> Vec<MemberIdentity> {
 impl Api for LeaveGroup {
     type Request = LeaveGroupRequest;
 
-    fn digest(_: &State, call: &Call, request: &LeaveGroupRequest) -> String {
+    fn digest(_: &dyn Names, call: &Call, request: &LeaveGroupRequest) -> String {
         let ids: Vec<String> = members(call, request).iter().map(|m| format!("{:?}", m.member_id.as_str())).collect();
         format!("{} {}", request.group_id.as_str(), ids.join(","))
     }

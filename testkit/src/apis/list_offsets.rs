@@ -10,7 +10,7 @@ use milena_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespo
 use milena_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::offset_for_leader_epoch::check_epoch;
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct ListOffsets;
@@ -18,7 +18,7 @@ pub(crate) struct ListOffsets;
 impl Api for ListOffsets {
     type Request = ListOffsetsRequest;
 
-    fn digest(_: &State, _: &Call, request: &ListOffsetsRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &ListOffsetsRequest) -> String {
         let mut words = Vec::new();
         for topic in &request.topics {
             words.extend(
@@ -31,7 +31,7 @@ impl Api for ListOffsets {
         words.join(" ")
     }
 
-    fn partitions(_: &State, _: &Call, request: &ListOffsetsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &ListOffsetsRequest) -> Vec<(String, i32)> {
         let mut touched = Vec::new();
         for topic in &request.topics {
             touched.extend(topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index)));

@@ -16,7 +16,7 @@ use milena_protocol::messages::metadata_response::{
 use milena_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served, create_topics};
+use super::{Api, Call, Names, Served, create_topics};
 use crate::state::State;
 use crate::topics::{Partition, Topic};
 
@@ -28,7 +28,7 @@ const NO_OPERATIONS: i32 = i32::MIN;
 impl Api for Metadata {
     type Request = MetadataRequest;
 
-    fn digest(_: &State, call: &Call, request: &MetadataRequest) -> String {
+    fn digest(_: &dyn Names, call: &Call, request: &MetadataRequest) -> String {
         match &request.topics {
             Some(topics) if call.version > 0 || !topics.is_empty() => {
                 let name = |topic: &MetadataRequestTopic| match &topic.name {
@@ -41,7 +41,7 @@ impl Api for Metadata {
         }
     }
 
-    fn partitions(_: &State, _: &Call, request: &MetadataRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &MetadataRequest) -> Vec<(String, i32)> {
         let topics = request.topics.iter().flatten();
         topics.filter_map(|topic| Some((topic.name.as_ref()?.to_string(), -1))).collect()
     }

@@ -40,6 +40,7 @@ use std::marker::PhantomData;
 use bytes::{Buf, Bytes};
 use milena_protocol::{ApiKey, Decodable, Encodable, ErrorCode, HeaderVersion, Message, Request, StrBytes};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::faults::InjectedError;
 use crate::state::State;
@@ -113,6 +114,20 @@ pub(crate) enum Served<R> {
 /// The connection has to be closed, with the reason.
 pub(crate) struct Close(pub(crate) String);
 
+/// What one has to know to read a request: a cluster knows it, and a proxy in front of one learns it.
+pub(crate) trait Names {
+    /// The name of the topic with this id.
+    fn name_of(&self, id: &Uuid) -> Option<&str>;
+
+    /// The partitions of a fetch session.
+    fn session(&self, broker: i32, session: i32) -> Vec<(String, i32)>;
+
+    /// The name of a topic that is given by name or, from some version of the API on, by id.
+    fn topic_name<'a>(&'a self, by_id: bool, name: &'a str, id: &Uuid) -> Option<&'a str> {
+        if by_id { self.name_of(id) } else { Some(name) }
+    }
+}
+
 /// One API: how its requests are described and served.
 pub(crate) trait Api: 'static {
     /// The request; its response comes with it.
@@ -123,12 +138,12 @@ pub(crate) trait Api: 'static {
     const MAX: i16 = <Self::Request as Message>::VERSIONS.max;
 
     /// What the request is about, in a few words, for the log.
-    fn digest(_state: &State, _call: &Call, _request: &Self::Request) -> String {
+    fn digest(_names: &dyn Names, _call: &Call, _request: &Self::Request) -> String {
         String::new()
     }
 
     /// The partitions that the request touches, for faults.
-    fn partitions(_state: &State, _call: &Call, _request: &Self::Request) -> Vec<(String, i32)> {
+    fn partitions(_names: &dyn Names, _call: &Call, _request: &Self::Request) -> Vec<(String, i32)> {
         Vec::new()
     }
 
@@ -140,6 +155,11 @@ pub(crate) trait Api: 'static {
     /// The transactional id that the request names, for faults.
     fn transactional_id(_request: &Self::Request) -> Option<String> {
         None
+    }
+
+    /// Whether the request gets an answer.
+    fn is_answered(_request: &Self::Request) -> bool {
+        true
     }
 
     /// Serves the request.
@@ -155,12 +175,20 @@ pub(crate) struct Parked {
     pub(crate) serve: Serve,
 }
 
-/// A request that has been decoded.
-pub(crate) struct Opened {
+/// What can be said about a request without serving it.
+#[derive(Debug, Default)]
+pub(crate) struct Described {
     pub(crate) digest: String,
     pub(crate) partitions: Vec<(String, i32)>,
     pub(crate) group: Option<String>,
     pub(crate) transactional_id: Option<String>,
+    #[expect(dead_code, reason = "asked by who forwards requests")]
+    pub(crate) is_answered: bool,
+}
+
+/// A request that has been decoded.
+pub(crate) struct Opened {
+    pub(crate) described: Described,
     pub(crate) serve: Serve,
 }
 
@@ -171,6 +199,8 @@ pub(crate) struct Registered {
     pub(crate) max: i16,
     pub(crate) request_header_version: fn(i16) -> i16,
     pub(crate) open: fn(&State, &Call, Bytes) -> Result<Opened, String>,
+    #[expect(dead_code, reason = "asked by who forwards requests")]
+    pub(crate) describe: fn(&dyn Names, &Call, Bytes) -> Result<Described, String>,
 }
 
 const fn register<A: Api>() -> Registered {
@@ -180,20 +210,34 @@ const fn register<A: Api>() -> Registered {
         max: A::MAX,
         request_header_version: <A::Request as HeaderVersion>::header_version,
         open: open::<A>,
+        describe: |names, call, body| Ok(describe::<A>(names, call, &decode::<A>(call, body)?)),
     }
 }
 
-fn open<A: Api>(state: &State, call: &Call, mut body: Bytes) -> Result<Opened, String> {
+fn decode<A: Api>(call: &Call, mut body: Bytes) -> Result<A::Request, String> {
     let request = A::Request::decode(&mut body, call.version).map_err(|e| e.to_string())?;
     if body.has_remaining() {
         return Err(format!("{} bytes are left after the last field", body.remaining()));
     }
-    let faults = !state.faults.is_empty();
+    Ok(request)
+}
+
+fn describe<A: Api>(names: &dyn Names, call: &Call, request: &A::Request) -> Described {
+    Described {
+        digest: A::digest(names, call, request),
+        partitions: A::partitions(names, call, request),
+        group: A::group(request),
+        transactional_id: A::transactional_id(request),
+        is_answered: A::is_answered(request),
+    }
+}
+
+fn open<A: Api>(state: &State, call: &Call, body: Bytes) -> Result<Opened, String> {
+    let request = decode::<A>(call, body)?;
+    // Nobody asks what a request is about where nothing is logged and no fault compares.
+    let asked = state.log.is_on() || !state.faults.is_empty();
     Ok(Opened {
-        digest: if state.log.is_on() { A::digest(state, call, &request) } else { String::new() },
-        partitions: if faults { A::partitions(state, call, &request) } else { Vec::new() },
-        group: if faults { A::group(&request) } else { None },
-        transactional_id: if faults { A::transactional_id(&request) } else { None },
+        described: if asked { describe::<A>(state, call, &request) } else { Described::default() },
         serve: Box::new(move |state, call| {
             match A::serve(state, &call, request) {
                 Served::Now(response) => state.answer(&call.pending(), &response, call.now),

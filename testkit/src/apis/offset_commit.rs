@@ -11,7 +11,7 @@ use milena_protocol::messages::offset_commit_request::OffsetCommitRequestPartiti
 use milena_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use milena_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::groups::Committed;
 use crate::state::State;
 
@@ -23,7 +23,7 @@ pub(super) const MAX_METADATA: usize = 4_096;
 impl Api for OffsetCommit {
     type Request = OffsetCommitRequest;
 
-    fn digest(_: &State, _: &Call, request: &OffsetCommitRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &OffsetCommitRequest) -> String {
         let mut text = format!(
             "{} {:?} generation={}",
             request.group_id.as_str(),
@@ -38,7 +38,7 @@ impl Api for OffsetCommit {
         text
     }
 
-    fn partitions(_: &State, _: &Call, request: &OffsetCommitRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &OffsetCommitRequest) -> Vec<(String, i32)> {
         let mut touched = Vec::new();
         for topic in &request.topics {
             touched.extend(topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index)));

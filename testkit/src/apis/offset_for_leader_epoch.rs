@@ -7,7 +7,7 @@ use milena_protocol::ErrorCode;
 use milena_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use milena_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::state::State;
 
 pub(crate) struct OffsetForLeaderEpoch;
@@ -15,7 +15,7 @@ pub(crate) struct OffsetForLeaderEpoch;
 impl Api for OffsetForLeaderEpoch {
     type Request = OffsetForLeaderEpochRequest;
 
-    fn digest(_: &State, _: &Call, request: &OffsetForLeaderEpochRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &OffsetForLeaderEpochRequest) -> String {
         let mut words = Vec::new();
         for topic in &request.topics {
             words.extend(
@@ -28,7 +28,7 @@ impl Api for OffsetForLeaderEpoch {
         words.join(" ")
     }
 
-    fn partitions(_: &State, _: &Call, request: &OffsetForLeaderEpochRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &OffsetForLeaderEpochRequest) -> Vec<(String, i32)> {
         let mut touched = Vec::new();
         for topic in &request.topics {
             touched.extend(topic.partitions.iter().map(|p| (topic.topic.to_string(), p.partition)));

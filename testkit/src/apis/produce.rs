@@ -20,7 +20,7 @@ use milena_protocol::messages::produce_response::{
 use milena_protocol::messages::{BrokerId, ProduceRequest, ProduceResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::log::batch::{self, BatchHeader, Refusal, Rules};
 use crate::log::next_sequence;
 use crate::state::State;
@@ -30,10 +30,10 @@ pub(crate) struct Produce;
 impl Api for Produce {
     type Request = ProduceRequest;
 
-    fn digest(state: &State, call: &Call, request: &ProduceRequest) -> String {
+    fn digest(names: &dyn Names, call: &Call, request: &ProduceRequest) -> String {
         let mut text = format!("acks={}", request.acks);
         for topic in &request.topic_data {
-            let name = name(state, call, topic).unwrap_or("?");
+            let name = name(names, call, topic).unwrap_or("?");
             for partition in &topic.partition_data {
                 text.push_str(&format!(" {name}-{}", partition.index));
                 if let Some(batch) = partition.records.as_ref().and_then(|bytes| BatchHeader::read(bytes)) {
@@ -50,14 +50,22 @@ impl Api for Produce {
         text
     }
 
-    fn partitions(state: &State, call: &Call, request: &ProduceRequest) -> Vec<(String, i32)> {
+    fn partitions(names: &dyn Names, call: &Call, request: &ProduceRequest) -> Vec<(String, i32)> {
         let mut touched = Vec::new();
         for topic in &request.topic_data {
-            if let Some(name) = name(state, call, topic) {
+            if let Some(name) = name(names, call, topic) {
                 touched.extend(topic.partition_data.iter().map(|p| (name.to_owned(), p.index)));
             }
         }
         touched
+    }
+
+    fn transactional_id(request: &ProduceRequest) -> Option<String> {
+        request.transactional_id.as_ref().map(|id| id.to_string())
+    }
+
+    fn is_answered(request: &ProduceRequest) -> bool {
+        request.acks != 0
     }
 
     fn serve(state: &mut State, call: &Call, request: ProduceRequest) -> Served<ProduceResponse> {
@@ -112,8 +120,8 @@ impl Api for Produce {
     }
 }
 
-fn name<'a>(state: &'a State, call: &Call, topic: &'a TopicProduceData) -> Option<&'a str> {
-    state.topic_name(call.version >= 13, &topic.name, &topic.topic_id)
+fn name<'a>(names: &'a dyn Names, call: &Call, topic: &'a TopicProduceData) -> Option<&'a str> {
+    names.topic_name(call.version >= 13, &topic.name, &topic.topic_id)
 }
 
 /// What a partition's answer says.

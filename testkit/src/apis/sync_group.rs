@@ -5,7 +5,7 @@
 use milena_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::groups::failed_sync;
 use crate::state::State;
 
@@ -14,7 +14,7 @@ pub(crate) struct SyncGroup;
 impl Api for SyncGroup {
     type Request = SyncGroupRequest;
 
-    fn digest(_: &State, _: &Call, request: &SyncGroupRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &SyncGroupRequest) -> String {
         let assigned = request.assignments.len();
         format!(
             "{} {:?} generation={} assignments={assigned}",

@@ -18,7 +18,7 @@ use milena_protocol::messages::txn_offset_commit_response::{
 use milena_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use super::offset_commit::MAX_METADATA;
-use super::{Api, Call, Served};
+use super::{Api, Call, Names, Served};
 use crate::groups::Committed;
 use crate::state::{State, coordinator_partition};
 use crate::transactions::{IdAndEpoch, OFFSETS_TOPIC};
@@ -28,7 +28,7 @@ pub(crate) struct TxnOffsetCommit;
 impl Api for TxnOffsetCommit {
     type Request = TxnOffsetCommitRequest;
 
-    fn digest(_: &State, _: &Call, request: &TxnOffsetCommitRequest) -> String {
+    fn digest(_: &dyn Names, _: &Call, request: &TxnOffsetCommitRequest) -> String {
         let mut text = format!(
             "{} {}/{} {} {:?} generation={}",
             request.transactional_id.as_str(),
@@ -46,7 +46,7 @@ impl Api for TxnOffsetCommit {
         text
     }
 
-    fn partitions(_: &State, _: &Call, request: &TxnOffsetCommitRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &TxnOffsetCommitRequest) -> Vec<(String, i32)> {
         let mut touched = Vec::new();
         for topic in &request.topics {
             touched.extend(topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index)));

@@ -1,13 +1,17 @@
 //! One connection: reads a request, has it served, writes the answer, and only then reads the next one, as a broker does.
 
+#![expect(clippy::disallowed_methods, reason = "a driver: it waits where a fault limits the bandwidth")]
+
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::event_loop::{Event, Shared};
-use crate::state::Answer;
+use crate::serving::Answer;
 
 /// Kafka's `socket.request.max.bytes`.
 const MAX_REQUEST_BYTES: usize = 100 << 20;
@@ -23,8 +27,19 @@ pub(crate) async fn run(
     tokio::select! {
         biased;
         _ = cut => {}
-        () = serve(&shared, connection, stream, answers) => shared.tell(Event::Closed { connection }),
+        ended = serve(&shared, connection, stream, answers) => {
+            // The broker does not see the end of a connection that is half open.
+            if ended == Ended::Seen {
+                shared.tell(Event::Closed { connection });
+            }
+        }
     }
+}
+
+#[derive(PartialEq, Eq)]
+enum Ended {
+    Seen,
+    Unseen,
 }
 
 async fn serve(
@@ -32,24 +47,70 @@ async fn serve(
     connection: u64,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut answers: mpsc::UnboundedReceiver<Answer>,
-) {
+) -> Ended {
     let mut buf = BytesMut::new();
+    let mut bandwidth = None;
     while let Some(frame) = read_frame(&mut stream, &mut buf, connection).await {
+        if let Some(rate) = bandwidth {
+            tokio::time::sleep(time_for(frame.len(), rate)).await;
+        }
         shared.tell(Event::Frame { connection, frame });
-        match answers.recv().await {
-            Some(Answer::Frame(answer)) => {
-                if stream.write_all(&answer).await.is_err() || stream.flush().await.is_err() {
-                    return;
+        loop {
+            match answers.recv().await {
+                Some(Answer::Frame(answer)) => {
+                    if write(&mut stream, &answer, bandwidth).await.is_err() {
+                        return Ended::Seen;
+                    }
+                    break;
                 }
+                Some(Answer::Last(answer)) => {
+                    let _ = write(&mut stream, &answer, bandwidth).await; // the end either way
+                    return Ended::Seen;
+                }
+                Some(Answer::None) => break,
+                Some(Answer::Bandwidth(rate)) => bandwidth = Some(rate.max(1)),
+                Some(Answer::Swallow) => {
+                    while matches!(stream.read_buf(&mut buf).await, Ok(read) if read > 0) {
+                        buf.clear();
+                    }
+                    return Ended::Unseen;
+                }
+                None => return Ended::Seen,
             }
-            Some(Answer::None) => {}
-            None => return,
         }
     }
+    Ended::Seen
+}
+
+/// How long so many bytes take at `rate` bytes per second.
+pub(crate) fn time_for(bytes: usize, rate: u32) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / f64::from(rate.max(1)))
+}
+
+/// Writes an answer; with a limited bandwidth, in pieces that take a twentieth of a second each.
+pub(crate) async fn write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    answer: &Bytes,
+    bandwidth: Option<u32>,
+) -> io::Result<()> {
+    let Some(rate) = bandwidth else {
+        stream.write_all(answer).await?;
+        return stream.flush().await;
+    };
+    for piece in answer.chunks((rate as usize / 20).max(1)) {
+        tokio::time::sleep(time_for(piece.len(), rate)).await;
+        stream.write_all(piece).await?;
+        stream.flush().await?;
+    }
+    Ok(())
 }
 
 /// The next frame without its length field; `None` at the end of the stream, or when it is no Kafka client that writes there.
-async fn read_frame(stream: &mut (impl AsyncRead + Unpin), buf: &mut BytesMut, connection: u64) -> Option<Bytes> {
+pub(crate) async fn read_frame(
+    stream: &mut (impl AsyncRead + Unpin),
+    buf: &mut BytesMut,
+    connection: u64,
+) -> Option<Bytes> {
     while buf.len() < 4 {
         if stream.read_buf(buf).await.ok()? == 0 {
             return None;
@@ -59,7 +120,7 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin), buf: &mut BytesMut, c
     let len = match usize::try_from(announced) {
         Ok(len) if len <= MAX_REQUEST_BYTES => len,
         _ => {
-            tracing::warn!(target: "milena_testkit", connection, announced, "not a request length; closing");
+            tracing::warn!(target: "milena_testkit", connection, announced, "not a frame's length; closing");
             return None;
         }
     };

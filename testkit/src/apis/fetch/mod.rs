@@ -26,7 +26,7 @@ use milena_protocol::{ErrorCode, StrBytes};
 use tokio::time::Instant;
 
 use super::offset_for_leader_epoch::check_epoch;
-use super::{Api, Call, Pending, Served};
+use super::{Api, Call, Names, Pending, Served};
 use crate::log::Log;
 use crate::state::{State, Timer};
 pub(crate) use sessions::FetchSessions;
@@ -40,22 +40,20 @@ pub(crate) struct Fetch;
 impl Api for Fetch {
     type Request = FetchRequest;
 
-    fn digest(state: &State, call: &Call, request: &FetchRequest) -> String {
+    fn digest(names: &dyn Names, call: &Call, request: &FetchRequest) -> String {
         let mut text = format!("session={}/{}", request.session_id, request.session_epoch);
-        for wanted in wanted(state, call, request) {
+        for wanted in wanted(names, call, request) {
             text.push_str(&format!(" {}-{}@{}", wanted.place.name, wanted.place.partition, wanted.offset));
         }
-        for place in forgotten(state, call, request) {
+        for place in forgotten(names, call, request) {
             text.push_str(&format!(" !{}-{}", place.name, place.partition));
         }
         text
     }
 
-    fn partitions(state: &State, call: &Call, request: &FetchRequest) -> Vec<(String, i32)> {
-        let session = state.brokers.get(&call.broker).and_then(|broker| broker.sessions.get(request.session_id));
-        let named = wanted(state, call, request);
-        let known = session.into_iter().flat_map(|session| session.partitions());
-        named.iter().chain(known).map(|wanted| (wanted.place.name.clone(), wanted.place.partition)).collect()
+    fn partitions(names: &dyn Names, call: &Call, request: &FetchRequest) -> Vec<(String, i32)> {
+        let named = wanted(names, call, request).into_iter().map(|wanted| (wanted.place.name, wanted.place.partition));
+        named.chain(names.session(call.broker, request.session_id)).collect()
     }
 
     fn serve(state: &mut State, call: &Call, request: FetchRequest) -> Served<FetchResponse> {
@@ -102,17 +100,17 @@ impl Api for Fetch {
     }
 }
 
-fn place(state: &State, call: &Call, name: &TopicName, id: uuid::Uuid, partition: i32) -> Place {
+fn place(names: &dyn Names, call: &Call, name: &TopicName, id: uuid::Uuid, partition: i32) -> Place {
     // A topic that is asked for by id keeps the name it has now; if the id is unknown, the name stays empty.
-    let name = state.topic_name(call.version >= 13, name, &id).unwrap_or_default().to_owned();
+    let name = names.topic_name(call.version >= 13, name, &id).unwrap_or_default().to_owned();
     Place { name, id, partition }
 }
 
-fn wanted(state: &State, call: &Call, request: &FetchRequest) -> Vec<Wanted> {
+fn wanted(names: &dyn Names, call: &Call, request: &FetchRequest) -> Vec<Wanted> {
     let mut all = Vec::new();
     for topic in &request.topics {
         all.extend(topic.partitions.iter().map(|p| Wanted {
-            place: place(state, call, &topic.topic, topic.topic_id, p.partition),
+            place: place(names, call, &topic.topic, topic.topic_id, p.partition),
             current_leader_epoch: if call.version >= 9 { p.current_leader_epoch } else { -1 },
             offset: p.fetch_offset,
             max_bytes: p.partition_max_bytes,
@@ -123,10 +121,10 @@ fn wanted(state: &State, call: &Call, request: &FetchRequest) -> Vec<Wanted> {
     all
 }
 
-fn forgotten(state: &State, call: &Call, request: &FetchRequest) -> Vec<Place> {
+fn forgotten(names: &dyn Names, call: &Call, request: &FetchRequest) -> Vec<Place> {
     let mut all = Vec::new();
     for topic in &request.forgotten_topics_data {
-        all.extend(topic.partitions.iter().map(|p| place(state, call, &topic.topic, topic.topic_id, *p)));
+        all.extend(topic.partitions.iter().map(|p| place(names, call, &topic.topic, topic.topic_id, *p)));
     }
     all
 }
