@@ -8,5 +8,5 @@ mod portable;
 mod real_kafka;
 
 pub use java::{java_tool, xtask};
-pub use portable::{Env, on_every_cluster, simulated, simulated_from};
+pub use portable::{Env, on_every_cluster, on_every_cluster_with_faults, simulated, simulated_from};
 pub use real_kafka::{real_kafka, unique};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use milena::{Client, ClientBuilder, NewTopic, WallClock};
-use milena_testkit::Cluster;
+use milena_testkit::{Cluster, Faults, Proxy, RequestLog};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{real_kafka, unique};
@@ -34,7 +34,7 @@ pub struct Env {
 enum Kind {
     Memory { cluster: Box<Cluster> },
     Tcp { cluster: Box<Cluster> },
-    Kafka { servers: String },
+    Kafka { servers: String, proxy: Option<Box<Proxy>> },
 }
 
 impl Env {
@@ -43,7 +43,8 @@ impl Env {
         match &self.kind {
             Kind::Memory { cluster } => simulated(cluster),
             Kind::Tcp { cluster } => Client::builder(cluster.bootstrap_servers()),
-            Kind::Kafka { servers } => Client::builder(servers.clone()),
+            Kind::Kafka { proxy: Some(proxy), .. } => Client::builder(proxy.bootstrap_servers()),
+            Kind::Kafka { servers, proxy: None } => Client::builder(servers.clone()),
         }
     }
 
@@ -68,6 +69,28 @@ impl Env {
         name
     }
 
+    /// Makes faults, of the in-process cluster or of the proxy in front of real Kafka.
+    ///
+    /// # Panics
+    /// Where nothing stands between the test and real Kafka: see [`on_every_cluster_with_faults`].
+    pub fn faults(&self) -> Faults {
+        match &self.kind {
+            Kind::Memory { cluster } | Kind::Tcp { cluster } => cluster.faults(),
+            Kind::Kafka { proxy, .. } => proxy.as_ref().expect("the test asks for faults at its start").faults(),
+        }
+    }
+
+    /// The requests that have arrived.
+    ///
+    /// # Panics
+    /// As [`faults`](Self::faults).
+    pub fn request_log(&self) -> RequestLog {
+        match &self.kind {
+            Kind::Memory { cluster } | Kind::Tcp { cluster } => cluster.request_log(),
+            Kind::Kafka { proxy, .. } => proxy.as_ref().expect("the test asks for faults at its start").request_log(),
+        }
+    }
+
     /// The in-process cluster, where a test wants to look into it; `None` on real Kafka.
     pub fn cluster(&self) -> Option<&Cluster> {
         match &self.kind {
@@ -82,6 +105,20 @@ impl Env {
 /// # Panics
 /// When the test does, or it has not ended after a minute (of the paused clock, in memory).
 pub fn on_every_cluster(name: &str, test: impl AsyncFn(&Env)) {
+    on_each(name, test, async |_| None);
+}
+
+/// The same with [`Env::faults`] everywhere: before real Kafka stands a [`Proxy`].
+///
+/// # Panics
+/// As [`on_every_cluster`], and when a fault never fired.
+pub fn on_every_cluster_with_faults(name: &str, test: impl AsyncFn(&Env)) {
+    on_each(name, test, async |servers: String| {
+        Some(Box::new(Proxy::builder(servers).start().await.expect("a proxy in front of real Kafka")))
+    });
+}
+
+fn on_each(name: &str, test: impl AsyncFn(&Env), proxy: impl AsyncFn(String) -> Option<Box<Proxy>>) {
     let runtime = current_thread(true);
     runtime.block_on(async {
         let cluster = Box::new(Cluster::builder().start_in_memory().expect("pipes need nothing"));
@@ -92,7 +129,8 @@ pub fn on_every_cluster(name: &str, test: impl AsyncFn(&Env)) {
         let cluster = Box::new(Cluster::builder().start().await.expect("a port of 127.0.0.1 is free"));
         run(Env { kind: Kind::Tcp { cluster }, test: name.to_owned() }, &test, "in process over TCP").await;
         if let Some(servers) = real_kafka(name) {
-            run(Env { kind: Kind::Kafka { servers }, test: name.to_owned() }, &test, "on real Kafka").await;
+            let proxy = proxy(servers.clone()).await;
+            run(Env { kind: Kind::Kafka { servers, proxy }, test: name.to_owned() }, &test, "on real Kafka").await;
         }
     });
 }
@@ -103,8 +141,9 @@ async fn run(env: Env, test: &impl AsyncFn(&Env), place: &str) {
     let patience = Duration::from_secs(if env.cluster().is_some() { 60 } else { 120 });
     let ended = tokio::time::timeout(patience, test(&env)).await;
     assert!(ended.is_ok(), "{}: not ended after {} s {place}", env.test, patience.as_secs());
-    if let Kind::Memory { cluster } | Kind::Tcp { cluster } = env.kind {
-        cluster.shutdown().await;
+    match env.kind {
+        Kind::Memory { cluster } | Kind::Tcp { cluster } => cluster.shutdown().await,
+        Kind::Kafka { proxy, .. } => proxy.into_iter().for_each(|proxy| proxy.shutdown()),
     }
 }
 

@@ -176,13 +176,12 @@ pub(crate) struct Parked {
 }
 
 /// What can be said about a request without serving it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Described {
     pub(crate) digest: String,
     pub(crate) partitions: Vec<(String, i32)>,
     pub(crate) group: Option<String>,
     pub(crate) transactional_id: Option<String>,
-    #[expect(dead_code, reason = "asked by who forwards requests")]
     pub(crate) is_answered: bool,
 }
 
@@ -199,7 +198,6 @@ pub(crate) struct Registered {
     pub(crate) max: i16,
     pub(crate) request_header_version: fn(i16) -> i16,
     pub(crate) open: fn(&State, &Call, Bytes) -> Result<Opened, String>,
-    #[expect(dead_code, reason = "asked by who forwards requests")]
     pub(crate) describe: fn(&dyn Names, &Call, Bytes) -> Result<Described, String>,
 }
 

@@ -48,6 +48,11 @@ pub use when::{FaultBuilder, Faults};
 pub(crate) trait Site: Send + Sync {
     /// Does something with the faults, and goes on with what they let go.
     fn with_rules(&self, f: &mut dyn FnMut(&mut Rules));
+
+    /// Why this reaction cannot be had here, if it cannot.
+    fn refuses(&self, _reaction: Reaction) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What the broker does when a fault fires.

@@ -177,7 +177,6 @@ impl Rules {
     }
 
     /// Follows a fault; `None` if it is gone.
-    #[expect(dead_code, reason = "asked by who forwards requests")]
     pub(crate) fn follow(&self, fault: u64) -> Option<watch::Receiver<Progress>> {
         self.rules.get(&fault).map(|rule| rule.progress.subscribe())
     }

@@ -106,7 +106,7 @@ impl fmt::Display for When {
     }
 }
 
-/// Makes faults: [`Cluster::faults`](crate::Cluster::faults).
+/// Makes faults: `faults()` of a [`Cluster`](crate::Cluster::faults) or of a [`Proxy`](crate::Proxy::faults).
 pub struct Faults {
     pub(crate) site: Arc<dyn Site>,
 }
@@ -229,11 +229,14 @@ impl FaultBuilder {
     /// Makes the fault. It stays in force when the handle is dropped.
     ///
     /// # Panics
-    /// On a proxy, for [`Reaction::Error`] with an API for which the proxy cannot make up an answer.
+    /// On a proxy, for [`Reaction::Error`] and [`Reaction::ApplyThenError`]: it makes no answers up.
     #[track_caller]
     pub fn then(self, reaction: Reaction) -> Fault {
         let Self { site, when } = self;
         let line = Location::caller();
+        if let Some(why) = site.refuses(reaction) {
+            panic!("{when}, then {reaction:?}: {why}");
+        }
         let (id, progress) = on(&*site, |rules| rules.add(when, reaction, line));
         Fault { site, id, progress }
     }
