@@ -268,8 +268,57 @@ impl Batch {
     }
 
     /// Decodes the record that begins at `start`, and says where it ends.
-    #[inline]
+    #[inline(always)]
     fn decode(&self, start: usize) -> Result<(RecordView<'_>, usize), &'static str> {
+        match self.decode_ordinary(start) {
+            Some(decoded) => Ok(decoded),
+            None => self.decode_any(start),
+        }
+    }
+
+    /// Decodes an ordinary record: without headers, its first fields in eight bytes, its value below 16 KiB. `None` for any other, and
+    /// for what is malformed: [`decode_any`](Self::decode_any) says what is wrong with it.
+    ///
+    /// Half the instructions of the other, because the first five fields are taken off one word.
+    #[inline(always)]
+    fn decode_ordinary(&self, start: usize) -> Option<(RecordView<'_>, usize)> {
+        let head = self.records.get(start..)?.first_chunk::<HEAD_BYTES>()?;
+        let mut head = Head::new(*head);
+        let len = head.varint()?;
+        // From behind the length to the end.
+        let end = start + head.used() + (len >> 1) as usize;
+        head.skip_attributes();
+        let timestamp_delta = head.varint()?;
+        let offset_delta = head.varint()?;
+        let key_len = head.varint()?;
+        // The odd ones are negative, and 1 is null.
+        if head.used() > HEAD_BYTES || (len | offset_delta) & 1 != 0 || offset_delta >> 1 > self.last_offset_delta {
+            return None;
+        }
+        let bytes = self.records.get(..end)?;
+        let mut at = start + head.used();
+        let key = ordinary(bytes, &mut at, key_len)?;
+        let value_len = varint::short(bytes, &mut at)?;
+        let value = ordinary(bytes, &mut at, value_len)?;
+        // What is left is the number of headers.
+        if bytes.get(at..)? != [0] {
+            return None;
+        }
+        let timestamp_delta = (timestamp_delta >> 1) as i32 ^ -((timestamp_delta & 1) as i32);
+        let view = RecordView {
+            offset: self.base_offset + i64::from(offset_delta >> 1),
+            timestamp: self.log_append_time.unwrap_or(self.base_timestamp.wrapping_add(i64::from(timestamp_delta))),
+            key,
+            value,
+            // Of this batch, though empty: a place is measured from where it begins.
+            headers: Headers { count: 0, bytes: bytes.get(end..)? },
+        };
+        Some((view, end))
+    }
+
+    /// Decodes any record.
+    #[inline(never)]
+    fn decode_any(&self, start: usize) -> Result<(RecordView<'_>, usize), &'static str> {
         let mut at = start;
         let len = match varint::length(&self.records, &mut at).ok_or(CUT)? {
             Length::Bytes(len) => len,
@@ -319,6 +368,56 @@ impl Batch {
     fn malformed(&self, reason: &'static str) -> BatchError {
         BatchError::Malformed { base_offset: self.base_offset, reason }
     }
+}
+
+/// The first bytes of a record, from which its first fields are taken.
+struct Head {
+    word: u64,
+    used: u32,
+}
+
+impl Head {
+    #[inline(always)]
+    fn new(bytes: [u8; HEAD_BYTES]) -> Self {
+        Self { word: u64::from_le_bytes(bytes), used: 0 }
+    }
+
+    /// A varint of one or two bytes as it is written, zig-zag. Nonsense once more bytes are [used](Self::used) than there were.
+    #[inline(always)]
+    fn varint(&mut self) -> Option<u32> {
+        let first = self.word as u32 & 0xff;
+        if first < 0x80 {
+            self.word >>= 8;
+            self.used += 1;
+            return Some(first);
+        }
+        let second = (self.word >> 8) as u32 & 0xff;
+        self.word >>= 16;
+        self.used += 2;
+        (second < 0x80).then_some(first & 0x7f | second << 7)
+    }
+
+    #[inline(always)]
+    fn skip_attributes(&mut self) {
+        self.word >>= 8 * ATTRIBUTES_BYTES;
+        self.used += ATTRIBUTES_BYTES as u32;
+    }
+
+    #[inline(always)]
+    fn used(&self) -> usize {
+        self.used as usize
+    }
+}
+
+/// The bytes of a nullable field whose length, as it is written, has been read. `None` if they are not there.
+#[inline(always)]
+fn ordinary<'a>(bytes: &'a [u8], at: &mut usize, len: u32) -> Option<Option<&'a [u8]>> {
+    if len & 1 != 0 {
+        return (len == 1).then_some(None);
+    }
+    let start = *at;
+    *at += (len >> 1) as usize;
+    bytes.get(start..*at).map(Some)
 }
 
 /// Reads a nullable field: its length, then its bytes.
@@ -466,6 +565,8 @@ impl fmt::Debug for HeadersIter<'_> {
     }
 }
 
+/// What [`Head`] holds.
+const HEAD_BYTES: usize = 8;
 const ATTRIBUTES_BYTES: usize = 1;
 
 /// Length, attributes, timestamp, offset, null key, null value, no headers: a byte each.

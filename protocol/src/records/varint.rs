@@ -111,9 +111,9 @@ fn raw32(bytes: &[u8], at: &mut usize) -> Option<u32> {
     }
 }
 
-/// A varint of one or two bytes: nearly all there are in a batch. Inlined five times into the decoding of a record.
+/// A varint of one or two bytes as it is written, zig-zag: nearly all there are in a batch.
 #[inline(always)]
-fn short(bytes: &[u8], at: &mut usize) -> Option<u32> {
+pub(super) fn short(bytes: &[u8], at: &mut usize) -> Option<u32> {
     let first = u32::from(*bytes.get(*at)?);
     if first < 0x80 {
         *at += 1;
