@@ -102,6 +102,10 @@ impl Reader {
                 }
             }
             // A batch that a poll has begun is lent from where the poll stopped.
+            if let Err(error) = self.settle() {
+                coop.made_progress();
+                return Poll::Ready(Err(error));
+            }
             if !self.lending && !self.start_lending() {
                 continue;
             }
@@ -180,6 +184,7 @@ impl Reader {
 
     /// Takes up to `most` records of the batch at hand.
     fn take_run(&mut self, most: u32) -> Result<Option<Run>, Error> {
+        self.settle()?;
         let Some(held) = &mut self.held else { return Ok(None) };
         let (cursor, count) = (held.cursor, held.left.min(most));
         let batch = held.batch.clone();
@@ -188,20 +193,36 @@ impl Reader {
             let to = batch.batch.next_offset();
             return Ok(Some(Run { batch, cursor, count, to, id: 0 }));
         }
-        // The batch is split: walk to the place where the next poll goes on.
-        let mut to = self.next;
-        for _ in 0..count {
-            match held.batch.batch.next_place(&mut held.cursor) {
-                Ok(Some(place)) => to = place.offset + 1,
-                failed => {
-                    let error = failed.err();
-                    return Err(self.broken(error));
+        // The batch is split.
+        held.left -= count;
+        held.handed_out = count;
+        let to = match batch.offset_behind(cursor.read() + count) {
+            Some(to) => to,
+            None => {
+                // There are holes in it: only the last record knows its offset.
+                let mut last = batch.cursor_behind(cursor, count - 1).map_err(|error| self.broken(error))?;
+                match batch.batch.next_place(&mut last) {
+                    Ok(Some(place)) => place.offset + 1,
+                    failed => return Err(self.broken(failed.err())),
                 }
             }
-        }
-        held.left -= count;
+        };
         self.next = to;
         Ok(Some(Run { batch, cursor, count, to, id: 0 }))
+    }
+
+    /// Moves the cursor of the batch at hand behind what the last poll has handed out.
+    fn settle(&mut self) -> Result<(), Error> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let handed_out = std::mem::take(&mut held.handed_out);
+        if handed_out == 0 {
+            return Ok(());
+        }
+        match held.batch.cursor_behind(held.cursor, handed_out) {
+            Ok(cursor) => held.cursor = cursor,
+            Err(error) => return Err(self.broken(error)),
+        }
+        Ok(())
     }
 
     /// Makes records of runs.
@@ -375,7 +396,7 @@ impl Reader {
             return Ok(false);
         }
         let batch = Arc::new(OpenBatch::new(batch, taken.origin, taken.generation));
-        self.held = Some(Held { batch, cursor, left, bytes });
+        self.held = Some(Held { batch, cursor, handed_out: 0, left, bytes });
         self.next = next;
         Ok(true)
     }
@@ -451,6 +472,10 @@ mod tests {
 
     impl Scene {
         async fn new(position: i64) -> Self {
+            Self::with_polls_of(Config::default().max_poll_records, position).await
+        }
+
+        async fn with_polls_of(max_poll_records: usize, position: i64) -> Self {
             let cluster = Cluster::builder().brokers(1).topic("t", 1).start_in_memory().unwrap();
             let client = Client::builder(cluster.bootstrap_servers())
                 .connector(cluster.connector())
@@ -462,7 +487,7 @@ mod tests {
                 .unwrap();
             let owner = client.new_owner("reader");
             // The batches are edited, so their checksums are not right.
-            let config = Config { check_crcs: false, ..Config::default() };
+            let config = Config { check_crcs: false, max_poll_records, ..Config::default() };
             let (group, _) = mpsc::unbounded_channel();
             let shared = Arc::new(Shared::new(config, owner.link().clone(), Some(group)));
             {
@@ -520,6 +545,34 @@ mod tests {
         assert_eq!((scene.poll(), scene.position()), (vec![5, 6, 7, 8], Some(9)));
         assert!(!scene.queue(batch(3, 6, 5, 0)), "another broker's copy of what is here already");
         assert!(!scene.reader.shared.partitions().queue(0, 7, batch(9, 1, 0, 0)), "asked for in another generation");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_split_batch_goes_on_where_the_last_poll_ended_whether_it_was_iterated_or_not() {
+        for last_delta in [6, 9] {
+            let mut scene = Scene::with_polls_of(2, 0).await;
+            assert!(scene.queue(batch(0, 7, last_delta, 0)));
+            assert_eq!((scene.poll(), scene.frontier()), (vec![0, 1], 2));
+            let unread = scene.reader.try_poll(Waker::noop()).unwrap().unwrap();
+            assert_eq!((scene.poll(), scene.frontier()), (vec![4, 5], 2), "the second poll is not done");
+            assert_eq!(unread.iter().take(1).count(), 1);
+            unread.ack();
+            assert_eq!((scene.poll(), scene.frontier()), (vec![6], i64::from(last_delta) + 1));
+            assert!(scene.poll().is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_poll_has_left_of_a_batch_is_lent_one_by_one() {
+        let mut scene = Scene::with_polls_of(2, 0).await;
+        assert!(scene.queue(batch(0, 4, 3, 0)));
+        let mut cx = Context::from_waker(Waker::noop());
+        let unread = scene.reader.try_poll(Waker::noop()).unwrap().unwrap();
+        for offset in 2..4 {
+            assert!(matches!(scene.reader.poll_next(&mut cx), Poll::Ready(Ok(true))));
+            assert_eq!(scene.reader.lent_record().unwrap().offset(), offset);
+        }
+        assert_eq!(unread.iter().map(|record| record.offset()).collect::<Vec<_>>(), [0, 1]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::iter::FusedIterator;
 use std::slice;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use milena_client::TopicPartition;
 use milena_protocol::records::{Batch, BatchError, Cursor, Headers, RecordView};
@@ -32,13 +32,22 @@ pub(crate) struct OpenBatch {
     pub(crate) origin: Arc<Origin>,
     pub(crate) generation: u32,
     claim: Claim,
+    /// How far an iteration has come that ended inside the batch.
+    reached: Mutex<Cursor>,
     /// It could not be read to its end.
     broken: AtomicBool,
 }
 
 impl OpenBatch {
     pub(crate) fn new(batch: Batch, origin: Arc<Origin>, generation: u32) -> Self {
-        Self { batch, origin, generation, claim: Claim::default(), broken: AtomicBool::new(false) }
+        Self {
+            batch,
+            origin,
+            generation,
+            claim: Claim::default(),
+            reached: Mutex::default(),
+            broken: AtomicBool::new(false),
+        }
     }
 
     /// The user begins with the run that ends at `to`. False if it was taken back.
@@ -54,6 +63,27 @@ impl OpenBatch {
     /// Whether the run that ends at `to` was taken back before anybody began to read it.
     fn is_withdrawn(&self, to: i64) -> bool {
         self.claim.is_withdrawn(self.claim_of(to))
+    }
+
+    /// The place behind `count` records: where the user's iteration came there, without walking again.
+    pub(crate) fn cursor_behind(&self, from: Cursor, count: u32) -> Result<Cursor, Option<BatchError>> {
+        let wanted = from.read() + count;
+        let reached = *self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cursor = if (from.read()..=wanted).contains(&reached.read()) { reached } else { from };
+        while cursor.read() < wanted {
+            match self.batch.next(&mut cursor) {
+                Ok(Some(_)) => {}
+                failed => return Err(failed.err()),
+            }
+        }
+        Ok(cursor)
+    }
+
+    /// The offset behind the record before `cursor`, if that can be told without walking: no record of the batch was compacted away.
+    pub(crate) fn offset_behind(&self, read: u32) -> Option<i64> {
+        let batch = &self.batch;
+        let is_whole = batch.last_offset() - batch.base_offset() + 1 == i64::from(batch.count());
+        is_whole.then(|| batch.base_offset() + i64::from(read))
     }
 
     /// A run's end as a distance from the batch's first offset, never 0.
@@ -100,7 +130,10 @@ impl Claim {
 pub(crate) struct Held {
     pub(crate) batch: Arc<OpenBatch>,
     pub(crate) cursor: Cursor,
-    /// Records behind the cursor.
+    /// Records behind the cursor that the last poll has handed out: the cursor is moved behind them when it is needed, because by then
+    /// the user's iteration has mostly come there.
+    pub(crate) handed_out: u32,
+    /// Records that are left behind those.
     pub(crate) left: u32,
     /// The budget's bytes.
     pub(crate) bytes: i64,
@@ -429,6 +462,9 @@ impl<'a> RecordsIter<'a> {
     #[cold]
     #[inline(never)]
     fn next_run(&mut self) -> Option<()> {
+        if let Some(run) = self.run.take() {
+            *run.batch.reached.lock().unwrap_or_else(PoisonError::into_inner) = self.cursor;
+        }
         loop {
             let run = self.runs.next()?;
             if run.batch.begin(run.to) {

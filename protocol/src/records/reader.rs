@@ -113,6 +113,13 @@ pub enum Control {
     Other(i16),
 }
 
+impl Cursor {
+    /// How many of the batch's records lie before it.
+    pub fn read(&self) -> u32 {
+        self.read
+    }
+}
+
 impl Batch {
     pub(super) fn new(raw: &RawBatch, records: Bytes) -> Result<Self, BatchError> {
         let base_offset = raw.base_offset();
