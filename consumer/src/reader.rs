@@ -364,6 +364,8 @@ impl Reader {
             return Ok(false);
         }
         let limit = self.shared.config.max_batch_bytes;
+        // Here, and not where the bytes arrive: there it costs a tenth, because they are in that core's cache, but then decoding has to
+        // fetch them, and the sum is the same (tried: 60 ns against 62); and what is thrown away unread is not checked.
         let check = |raw: &RawBatch| if self.shared.config.check_crcs { raw.verify_crc() } else { Ok(()) };
         let batch = match check(&raw).and_then(|()| raw.clone().open(&mut self.scratch, limit)) {
             Ok(batch) => batch,

@@ -359,13 +359,10 @@ impl Fetcher {
     fn parse(&mut self, response: &mut Response, reservation: &mut Reservation<'_>) -> Result<(), Error> {
         while let Some(event) = self.parser.next_event()? {
             match event {
-                FetchEvent::Batch(mut batch) => {
+                FetchEvent::Batch(batch) => {
                     reservation.arrived(batch.len() as i64);
                     self.shared.metrics.fetched_bytes.add(batch.len() as u64);
                     response.batches += 1;
-                    if self.shared.config.check_crcs {
-                        batch.verify_early();
-                    }
                     match response.current {
                         Some((slot, generation)) => self.on_batch(slot, generation, batch, response),
                         None => self.drop_batch(&batch),
