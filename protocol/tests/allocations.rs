@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
 use milena_protocol::fetch::{FetchEvent, FetchParser};
 use milena_protocol::records::*;
@@ -84,7 +86,40 @@ fn compressing_and_decompressing_with_kept_tables_and_buffers_allocates_nothing(
 }
 
 #[test]
-fn parsing_responses_whose_batches_are_dropped_in_time_uses_one_chunk_for_ever() {
+fn parsing_responses_uses_the_same_chunks_for_ever_however_far_the_reader_lags() {
+    let body = response(4);
+    for lag in [0, 1, 7, 20] {
+        let mut parser = FetchParser::new();
+        let mut scratch = Scratch::new();
+        let mut unread = VecDeque::with_capacity(lag + 1);
+        for round in 0..20 {
+            let (records, usage) = measure(|| respond(&mut parser, &body, &mut unread, &mut scratch));
+            assert!(records == 4 * RECORDS || round * 4 <= lag);
+            if round > 10 {
+                assert_eq!(usage.allocations, 0, "round {round}, {lag} batches behind");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_to_which_nothing_comes_gives_its_chunks_back() {
+    let (body, idle) = (response(4), response(0));
+    let mut parser = FetchParser::new();
+    let mut scratch = Scratch::new();
+    let mut unread = VecDeque::with_capacity(21);
+    unread.resize(20, None);
+    for _ in 0..20 {
+        respond(&mut parser, &body, &mut unread, &mut scratch);
+    }
+    unread.iter_mut().for_each(|batch| *batch = None);
+    respond(&mut parser, &idle, &mut unread, &mut scratch);
+    let (_, usage) = measure(|| respond(&mut parser, &body, &mut unread, &mut scratch));
+    assert!(usage.allocations > 0, "the chunks were kept");
+}
+
+/// A Fetch response, version 18, with this many batches of [`RECORDS`] records.
+fn response(batches: u32) -> BytesMut {
     let mut body = BytesMut::from(&[0; 1 + 4 + 2 + 4][..]);
     // One topic by id, one partition: index, error, three offsets, no aborted transactions, no replica, records.
     body.extend_from_slice(&[2]);
@@ -94,36 +129,39 @@ fn parsing_responses_whose_batches_are_dropped_in_time_uses_one_chunk_for_ever()
     body.extend_from_slice(&[0]);
     body.extend_from_slice(&[0xff; 4]);
     let records = batch(vec![0; 256 * 1024]);
-    let mut len = records.bytes().len() as u32 * 4 + 1;
+    let mut len = records.bytes().len() as u32 * batches + 1;
     while len >= 0x80 {
         body.extend_from_slice(&[len as u8 | 0x80]);
         len >>= 7;
     }
     body.extend_from_slice(&[len as u8]);
-    for _ in 0..4 {
+    for _ in 0..batches {
         body.extend_from_slice(records.bytes());
     }
     body.extend_from_slice(&[0, 0, 0]);
-
-    let mut parser = FetchParser::new();
-    let mut scratch = Scratch::new();
-    for round in 0..10 {
-        let (records, usage) = measure(|| respond(&mut parser, &body, &mut scratch));
-        assert_eq!(records, 4 * RECORDS);
-        if round > 0 {
-            assert_eq!(usage.allocations, 0, "round {round}");
-        }
-    }
+    body
 }
 
-fn respond(parser: &mut FetchParser, body: &[u8], scratch: &mut Scratch) -> usize {
+/// Parses a response, and reads as many of the batches that wait as have come; the others go on waiting. Counts the records.
+fn respond(
+    parser: &mut FetchParser,
+    body: &[u8],
+    unread: &mut VecDeque<Option<RawBatch>>,
+    scratch: &mut Scratch,
+) -> usize {
+    let lag = unread.capacity() - 1;
     let mut rest = body;
     let mut records = 0;
     parser.begin(18, body.len()).expect("version 18 is known");
     while !parser.is_done() {
         while let Some(event) = parser.next_event().expect("the response is sound") {
             if let FetchEvent::Batch(raw) = event {
-                records += read(raw.bytes().clone(), scratch);
+                unread.push_back(Some(raw));
+                if unread.len() > lag
+                    && let Some(Some(raw)) = unread.pop_front()
+                {
+                    records += read(raw.bytes().clone(), scratch);
+                }
             }
         }
         let wanted = parser.wanted();

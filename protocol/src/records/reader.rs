@@ -583,3 +583,66 @@ const MIN_HEADER_BYTES: usize = 2;
 
 const CUT: &str = "a record is cut off";
 const SHORT: &str = "a record is shorter than its fields";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both decoders on the same bytes.
+    #[test]
+    fn an_ordinary_record_is_decoded_as_any_record_is() {
+        let (mut ordinary, mut refused) = (0, 0);
+        for seed in 0..200_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            // A record without headers, and in every second one a byte that is anything.
+            let earliest = -[64, 128, 20_000][rng.usize(..3)];
+            let mut fields = vec![0; 64];
+            let mut at = 1;
+            varint::put32(&mut fields, &mut at, rng.i32(earliest..200));
+            varint::put32(&mut fields, &mut at, rng.i32(0..60));
+            for _ in 0..2 {
+                let len = rng.i32(-1..12);
+                varint::put32(&mut fields, &mut at, len);
+                at += len.max(0) as usize;
+            }
+            fields.truncate(at + 1);
+            let mut bytes = vec![0; 1];
+            varint::put32(&mut bytes, &mut 0, fields.len() as i32);
+            bytes.append(&mut fields);
+            if rng.bool() {
+                let at = rng.usize(..bytes.len());
+                bytes[at] = rng.u8(..);
+            }
+            // Without bytes behind it, or with some.
+            bytes.resize(bytes.len() + rng.usize(..3), 0);
+            let batch = Batch {
+                records: Bytes::from(bytes.clone()),
+                base_offset: 100,
+                last_offset_delta: 50,
+                count: 1,
+                base_timestamp: 1_000,
+                log_append_time: rng.bool().then_some(7),
+                producer_id: -1,
+                leader_epoch: -1,
+                is_control: false,
+                is_transactional: false,
+            };
+            let all = |(view, end): (RecordView<'_>, usize)| {
+                let whole =
+                    (view.offset, view.timestamp, view.key.map(<[u8]>::to_vec), view.value.map(<[u8]>::to_vec), end);
+                (whole, view.headers.len())
+            };
+            let any = batch.decode_any(0).map(all);
+            match batch.decode_ordinary(0).map(all) {
+                Some(decoded) => {
+                    ordinary += 1;
+                    assert_eq!(any.as_ref(), Ok(&decoded), "seed {seed}: {bytes:?}");
+                }
+                // What it leaves to the other has headers, a long field, too few bytes behind it, or is no record.
+                None => refused += usize::from(any.is_ok_and(|(_, headers)| headers == 0)),
+            }
+        }
+        assert!(ordinary > 50_000, "{ordinary} of them were records");
+        assert!(refused < ordinary / 4, "{refused} ordinary records took the long way, {ordinary} the short one");
+    }
+}
