@@ -1,7 +1,8 @@
 //! Brokers that die while a request waits on them, and clusters that move as a whole: in memory, in virtual time.
 //!
 //! Here: a producer, a member and an admin client, each of whose requests loses its broker. [`transactions`]: the same for an
-//! exactly-once copy. [`moved`]: all brokers at other addresses. With real brokers and real kills: `storm_kill_broker.rs`.
+//! exactly-once copy. [`moved`]: all brokers at other addresses. With real brokers and real kills: `storm_kill_broker/` and
+//! `storm_moved_cluster.rs`.
 
 #![expect(
     clippy::disallowed_methods,

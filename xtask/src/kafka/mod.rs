@@ -36,6 +36,8 @@ cargo xtask kafka: a real Apache Kafka cluster on this machine
   status  what is running, and where its logs are
   kill N  kill broker N (kill -9); its data stays
   start N start broker N again and wait until every broker knows it
+  move    kill all brokers (kill -9) and start them again, with their data, on other ports; the last line is bootstrap.servers=…
+            --port BASE         first broker port (default: the next free block of ports)
   run CLASS [ARGUMENTS…]
           run a Java class from Kafka's class path, for example
             cargo xtask kafka run org.apache.kafka.tools.TopicCommand --bootstrap-server 127.0.0.1:9092 --list
@@ -90,6 +92,18 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
                 let class_path = class_path(&jars::resolve(&workspace::kafka_dir(), &cluster.shape.version)?);
                 cluster.start(&[node], &class_path)
             })
+        }
+        Some("move") => {
+            let mut port = None;
+            while let Some(flag) = arguments.next_word() {
+                match flag.as_str() {
+                    "--port" => port = Some(arguments.value_of(&flag)?),
+                    _ => return Err(arguments.unknown(&flag, HELP)),
+                }
+            }
+            let cluster = move_away(port)?;
+            println!("bootstrap.servers={}", cluster.bootstrap_servers());
+            Ok(())
         }
         Some("run") => run_tool(arguments),
         None | Some("help" | "--help" | "-h") => {
@@ -201,6 +215,11 @@ impl Cluster {
         cluster.nodes().iter().any(|node| node.alive().is_some()).then_some(cluster)
     }
 
+    fn write_settings(&self, node: &Node) -> Result<()> {
+        let text = server_properties(&self.shape, self.base, node.id, &node.data_dir());
+        fs::write(node.properties(), text).map_err(|e| format!("cannot write {}: {e}", node.properties().display()))
+    }
+
     fn start(&self, nodes: &[Node], class_path: &str) -> Result<()> {
         for node in nodes {
             node.start(&self.shape, class_path)?;
@@ -308,12 +327,37 @@ pub(crate) fn down() -> Result<()> {
     Ok(())
 }
 
+/// The cluster with its data on other ports, as after a move to other machines: no broker is where it was.
+fn move_away(port: Option<u16>) -> Result<Cluster> {
+    let kafka_dir = workspace::kafka_dir();
+    let _one_at_a_time = lock(&kafka_dir.join("lock"))?;
+    let mut cluster = running(&kafka_dir)?;
+    let class_path = class_path(&jars::resolve(&kafka_dir, &cluster.shape.version)?);
+    let _ports = lock(&std::env::temp_dir().join("milena-xtask-kafka-ports.lock")).ok();
+    // Chosen while it still runs, or the first free ports would be its own.
+    let base = choose_ports(port, cluster.shape.brokers)?;
+    for node in cluster.nodes() {
+        node.kill();
+    }
+    cluster.base = base;
+    for node in cluster.nodes() {
+        cluster.write_settings(&node)?;
+    }
+    cluster.remember()?;
+    cluster.start(&cluster.nodes(), &class_path)?;
+    Ok(cluster)
+}
+
+fn running(kafka_dir: &Path) -> Result<Cluster> {
+    let running = Cluster::recall(&kafka_dir.join("run"));
+    running.ok_or_else(|| "no Kafka is running; start one with:  cargo xtask kafka up".to_owned())
+}
+
 /// Does something to one broker of the running cluster.
 fn one_broker(id: u16, action: impl FnOnce(&Cluster, Node) -> Result<()>) -> Result<()> {
     let kafka_dir = workspace::kafka_dir();
     let _one_at_a_time = lock(&kafka_dir.join("lock"))?;
-    let cluster =
-        Cluster::recall(&kafka_dir.join("run")).ok_or("no Kafka is running; start one with:  cargo xtask kafka up")?;
+    let cluster = running(&kafka_dir)?;
     match cluster.nodes().into_iter().find(|node| node.id == id) {
         Some(node) => action(&cluster, node),
         None => Err(format!("there is no broker {id}: {} running", cluster.shape.describe())),
@@ -379,8 +423,7 @@ fn format_storage(cluster: &Cluster, class_path: &str) -> Result<()> {
     let mut tools = Vec::new();
     for node in cluster.nodes() {
         fs::create_dir_all(node.dir()).map_err(|e| format!("cannot create {}: {e}", node.dir().display()))?;
-        let text = server_properties(&cluster.shape, cluster.base, node.id, &node.data_dir());
-        fs::write(node.properties(), text).map_err(|e| format!("cannot write {}: {e}", node.properties().display()))?;
+        cluster.write_settings(&node)?;
         let log4j = node.dir().join("log4j2-tools.properties");
         fs::write(&log4j, TOOL_LOG4J).map_err(|e| format!("cannot write {}: {e}", log4j.display()))?;
         let mut command = Command::new("java");

@@ -1,11 +1,15 @@
-//! Real brokers are killed (`kill -9`) while requests wait on them: first a partition's leader, then the group's coordinator.
+//! Real brokers are killed (`kill -9`) while requests wait on them: first a partition's leader, then the broker that coordinates both
+//! the group and the transactional ids.
 //!
-//! All the while a producer sends, a member of a group reads and commits, and an admin client asks and creates. Every record is
-//! acknowledged and written once, in order; the member reads all of them; every admin call and every commit is answered in time.
+//! All the while a producer sends, a member of a group reads and commits, an admin client asks and creates, and two more producers
+//! commit small transactions and abort some ([`transactions`]). Every record is acknowledged and written once, in order; the member
+//! reads all of them; every admin call and every commit is answered in time. `MILENA_STORM_ROUNDS` is how often both are killed.
 //! The same in memory, for each kind of request: `recovery/`.
 
 #![expect(clippy::disallowed_methods, reason = "real processes live by the real clock")]
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,29 +33,40 @@ const AWAY: Duration = Duration::from_secs(4);
 async fn killed_brokers_lose_nothing_and_double_nothing() {
     let Some(servers) = real_kafka("killed_brokers_lose_nothing_and_double_nothing") else { return };
     let client = Client::builder(servers).request_timeout(SECOND * 10).connect().await.unwrap();
-    let (topic, group) = (unique("killed"), unique("readers"));
+    let topic = unique("killed");
     client.admin().ensure_topics(&[NewTopic::new(&topic, PARTITIONS).replication_factor(3)]).await.unwrap();
+    let leader = client.admin().describe_topic(&topic).await.unwrap().partitions[0].leader.unwrap();
+    let other = client.metadata().brokers.keys().copied().find(|broker| *broker != leader).unwrap();
+    let group = coordinated_by(&client, other, CoordinatorKind::Group, "readers").await;
+    let mut transactional = Vec::new();
+    for name in ["debits", "credits"] {
+        let id = coordinated_by(&client, other, CoordinatorKind::Transaction, name).await;
+        transactional.push(transactions::Scene::prepare(&client, &id).await);
+    }
+    let rounds = std::env::var("MILENA_STORM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
     let over = AtomicBool::new(false);
 
     let storm = async {
-        sleep(SECOND).await;
-        let leader = client.metadata().leader(&topic, 0).unwrap().0;
-        kill_and_start(leader).await;
-        let deadline = Instant::now() + DEADLINE;
-        let asked = client.new_owner("storm");
-        let coordinator =
-            asked.coordinator(CoordinatorKind::Group, &Arc::from(group.as_str()), deadline).await.unwrap();
-        kill_and_start(coordinator).await;
+        for _ in 0..rounds {
+            sleep(SECOND * 2).await;
+            kill_and_start(client.metadata().leader(&topic, 0).unwrap().0).await;
+            sleep(SECOND).await;
+            kill_and_start(coordinator(&client, CoordinatorKind::Group, &group).await).await;
+        }
         sleep(SECOND).await;
         over.store(true, Ordering::Release);
     };
-    let (sent, read, calls, ()) = tokio::join!(
+    let (sent, read, calls, debits, credits, ()) = tokio::join!(
         produce(&client, &topic, &over),
         consume(&client, &topic, &group, &over),
         administrate(&client, &topic, &over),
+        transactional[0].transact(&over),
+        transactional[1].transact(&over),
         storm
     );
     println!("{sent} records, {calls} admin calls, {} records read", read.values().sum::<i64>());
+    transactional[0].assert_whole_or_not_at_all(&debits).await;
+    transactional[1].assert_whole_or_not_at_all(&credits).await;
 
     let ends = client.admin().list_offsets(&all(&topic)).await.unwrap();
     for (partition, next) in &read {
@@ -60,6 +75,22 @@ async fn killed_brokers_lose_nothing_and_double_nothing() {
     assert_written_once(&client, &topic, sent).await;
     client.close().await;
     assert_eq!((client.tasks(), client.sockets()), (0, 0));
+}
+
+/// A name of which this broker is the coordinator.
+async fn coordinated_by(client: &Client, broker: i32, kind: CoordinatorKind, name: &str) -> String {
+    for _ in 0..100 {
+        let name = unique(name);
+        if coordinator(client, kind, &name).await == broker {
+            return name;
+        }
+    }
+    panic!("broker {broker} coordinates nothing of the kind {kind}");
+}
+
+async fn coordinator(client: &Client, kind: CoordinatorKind, key: &str) -> i32 {
+    let owner = client.new_owner("storm");
+    owner.coordinator(kind, &Arc::from(key), Instant::now() + DEADLINE).await.unwrap()
 }
 
 async fn kill_and_start(broker: i32) {
