@@ -16,6 +16,7 @@ use tower::util::BoxCloneSyncServiceLayer;
 use crate::admin::Admin;
 use crate::bootstrap;
 use crate::connection::establish::Establish;
+use crate::connection::generation::Generations;
 use crate::connection::pool::{ConnectionLayer, Pool};
 use crate::connection::service::{Answer, Call, Connection};
 use crate::connection::wire::WireCounters;
@@ -360,6 +361,7 @@ impl<C: From<Client>> ClientBuilder<C> {
             max_frame: MAX_FRAME,
             counters,
             features: Arc::default(),
+            generations: Generations::default(),
         };
         let machine = MetadataMachine::new(spawner.now(), self.metadata_max_age, self.recovery);
         let config = Config {

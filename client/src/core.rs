@@ -153,6 +153,7 @@ impl Core {
     /// the answer comes, because records are buffered for its partitions.
     pub(crate) fn rebootstrap(&self) {
         tracing::warn!("the brokers known so far do not answer: starting again from the bootstrap servers");
+        self.establish.generations.next();
         self.pool.give_up();
         self.coordinators.forget_all();
         lock(&self.learned).clear();

@@ -343,7 +343,13 @@ impl Link {
             let body = frame::encode_body(&make(version), version)?;
             Ok(Encoded { version, flexible: frame::request_is_flexible::<R>(version), body })
         });
-        let answer = connection.oneshot(Call { api: R::KEY, deadline, encode }).await?;
+        let answered = connection.oneshot(Call { api: R::KEY, deadline, encode }).await;
+        match &answered {
+            Ok(_) => self.core.pool.on_request(broker, true),
+            Err(error) if error.kind() == ErrorKind::Timeout => self.core.pool.on_request(broker, false),
+            Err(_) => {}
+        }
+        let answer = answered?;
         let response =
             frame::decode_body::<R>(answer.body, answer.version).map_err(|e| Error::from(e).with_broker(broker))?;
         let throttle = R::throttle_time_ms(&response);
@@ -487,6 +493,11 @@ impl Link {
         self.core.outcomes.settled(transactional_id).await;
     }
 
+    /// The broker that coordinates a group or a transactional id, if it has been looked up and not been [forgotten](Self::forget_coordinator).
+    pub fn known_coordinator(&self, kind: CoordinatorKind, key: &str) -> Option<i32> {
+        self.core.coordinators.known(kind, key)
+    }
+
     /// Forgets a coordinator that turned out to be none; the next call looks it up again.
     pub fn forget_coordinator(&self, kind: CoordinatorKind, key: &str) {
         self.core.coordinators.forget(kind, key);
@@ -522,7 +533,7 @@ impl Link {
 
     /// How often in a row connecting to the broker has failed.
     pub fn connect_failures(&self, broker: i32) -> u32 {
-        self.core.pool.failures(broker)
+        self.core.pool.connect_failures(broker)
     }
 
     fn start_connection(&self, broker: i32) -> service::Connection {

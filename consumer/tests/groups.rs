@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{PATIENCE, Seen, World, tp, within};
 use milena_client::TopicPartition;
 use milena_consumer::{Consumer, ConsumerHandle, ListenerFuture, OffsetAndMetadata, RebalanceListener, StartAt};
-use milena_testkit::{Api, Cluster, ErrorCode, Reaction};
+use milena_testkit::{Api, ApiKey, Cluster, ErrorCode, Reaction};
 use tokio::time::Instant;
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -397,10 +397,19 @@ async fn a_held_join_delays_no_heartbeat() {
     // From now on the coordinator keeps every JoinGroup to itself.
     let hold = world.cluster.faults().when(Api::JoinGroup).always().then(Reaction::Hold);
     let _second = world.consumer("g").subscribe(["t"]).build().await.unwrap();
-    let before = world.cluster.requests(Api::Heartbeat);
+    let beats = |of_nobody: bool| {
+        let all = world.cluster.request_entries().into_iter().filter(|entry| entry.api == ApiKey::HEARTBEAT);
+        all.filter(|entry| entry.digest.contains("generation=-1") == of_nobody).count()
+    };
+    let before = beats(false);
     sleep(Duration::from_secs(30)).await;
-    let beats = world.cluster.requests(Api::Heartbeat) - before;
-    assert!((9..=11).contains(&beats), "{beats} heartbeats in 30 s");
+    let members = beats(false) - before;
+    assert!((9..=11).contains(&members), "{members} heartbeats in 30 s");
+    let newcomers = beats(true);
+    assert!(
+        (9..=11).contains(&newcomers),
+        "who is not a member yet asks as often whether the coordinator is there: {newcomers}"
+    );
     hold.remove();
 }
 

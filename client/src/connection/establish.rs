@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 
 use super::features::Features;
+use super::generation::Generations;
 use super::handshake::{Handshake, Send, Step};
 use super::wire::{Wire, WireCounters};
 use crate::seam::connector::{BoxConnector, BoxStream};
@@ -29,6 +30,7 @@ pub(crate) struct Establish {
     pub(crate) max_frame: usize,
     pub(crate) counters: WireCounters,
     pub(crate) features: Arc<Features>,
+    pub(crate) generations: Generations,
 }
 
 impl Establish {
@@ -73,8 +75,15 @@ impl Establish {
             .oneshot(address)
             .await
             .map_err(|error: io::Error| Error::new(ErrorKind::Connect, format!("{address}: {error}")))?;
-        let mut wire =
-            Wire::new(stream, broker, Arc::from(name), self.client_id.clone(), self.max_frame, self.counters.clone());
+        let mut wire = Wire::new(
+            stream,
+            broker,
+            Arc::from(name),
+            self.client_id.clone(),
+            self.max_frame,
+            self.counters.clone(),
+            self.generations.present(),
+        );
         let mut handshake = Handshake::new();
         let mut send = handshake.start()?;
         loop {

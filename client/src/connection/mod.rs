@@ -7,6 +7,7 @@
 
 pub(crate) mod establish;
 pub(crate) mod features;
+pub(crate) mod generation;
 pub(crate) mod handshake;
 pub(crate) mod in_flight;
 pub(crate) mod pool;

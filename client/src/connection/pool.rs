@@ -31,12 +31,14 @@ pub(crate) struct Pool {
 pub(crate) struct Health {
     backoff: Backoff,
     not_before: Option<Instant>,
+    /// Requests in a row that were not answered in time: a broker that is frozen can be connected to.
+    unanswered: u32,
     throttled_until: Option<Instant>,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { backoff: Backoff::RECONNECT, not_before: None, throttled_until: None }
+        Self { backoff: Backoff::RECONNECT, not_before: None, unanswered: 0, throttled_until: None }
     }
 }
 
@@ -106,13 +108,48 @@ impl Pool {
         health.throttled_until = health.throttled_until.max(Some(until));
     }
 
+    /// Notes whether `broker` has answered a request in time.
+    pub(crate) fn on_request(&self, broker: i32, answered: bool) {
+        let mut all = lock(&self.health);
+        if !answered {
+            let health = all.entry(broker).or_default();
+            health.unanswered = health.unanswered.saturating_add(1);
+        } else if let Some(health) = all.get_mut(&broker) {
+            health.unanswered = 0;
+        }
+    }
+
     /// How often in a row connecting to `broker` has failed.
-    pub(crate) fn failures(&self, broker: i32) -> u32 {
+    pub(crate) fn connect_failures(&self, broker: i32) -> u32 {
         lock(&self.health).get(&broker).map_or(0, |health| health.backoff.failures())
+    }
+
+    /// How often in a row `broker` could not be connected to, or did not answer: who has the choice asks another one.
+    pub(crate) fn failures(&self, broker: i32) -> u32 {
+        let failures = |health: &Health| health.backoff.failures().saturating_add(health.unanswered);
+        lock(&self.health).get(&broker).map_or(0, failures)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Every change under these locks is one insertion or removal: a panic elsewhere leaves them whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_does_not_answer_is_asked_last_until_it_does() {
+        let pool = Pool::default();
+        pool.on_request(1, true);
+        assert_eq!(pool.failures(1), 0);
+        pool.on_request(1, false);
+        pool.on_request(1, false);
+        assert_eq!((pool.failures(1), pool.connect_failures(1), pool.failures(2)), (2, 0, 0));
+        assert_eq!(pool.not_before(1), None, "it can be connected to");
+        pool.on_request(1, true);
+        assert_eq!(pool.failures(1), 0);
+    }
 }

@@ -20,6 +20,7 @@ use milena_protocol::{ApiKey, ApiVersions};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
+use super::generation::Generation;
 use super::in_flight::{InFlight, Pending, RequestId};
 use crate::metrics::{Counter, Gauge};
 use crate::seam::connector::BoxStream;
@@ -50,6 +51,7 @@ pub struct Wire {
     in_flight: InFlight,
     versions: Arc<ApiVersions>,
     counters: WireCounters,
+    generation: Generation,
 }
 
 /// What a wire counts: Java's node metrics.
@@ -78,6 +80,7 @@ impl Wire {
         client_id: Arc<str>,
         max_frame: usize,
         counters: WireCounters,
+        generation: Generation,
     ) -> Self {
         counters.connections.add(1);
         Self {
@@ -94,6 +97,7 @@ impl Wire {
             in_flight: InFlight::default(),
             versions: Arc::default(),
             counters,
+            generation,
         }
     }
 
@@ -166,8 +170,9 @@ impl Wire {
     /// Writes what is queued. Ready when all of it has been handed to the stream.
     ///
     /// # Errors
-    /// When the stream has ended; the wire is then of no more use.
+    /// When the stream has ended, or the client has started again from its bootstrap servers; the wire is then of no more use.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.still_of_use(cx)?;
         while !self.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let mut count = 0;
@@ -214,6 +219,7 @@ impl Wire {
     /// # Errors
     /// When the stream ends, or what comes is not an answer to the oldest request.
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<(RequestId, Bytes), Error>> {
+        self.still_of_use(cx)?;
         if self.body_left.is_none() {
             ready!(self.poll_read(cx, START_BYTES, READ_STEP))?;
             self.take_start()?;
@@ -242,6 +248,7 @@ impl Wire {
                 ),
             )));
         }
+        self.still_of_use(cx)?;
         // Not one byte more than the start: the body goes straight into the caller's chunk.
         ready!(self.poll_read(cx, START_BYTES, 0))?;
         self.take_start()?;
@@ -258,6 +265,7 @@ impl Wire {
     /// When the stream ends before the response does.
     pub fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, max: usize) -> Poll<Result<usize, Error>> {
         let Some((id, left)) = self.body_left else { return Poll::Ready(Ok(0)) };
+        self.still_of_use(cx)?;
         let wanted = left.min(max);
         if wanted == 0 {
             return Poll::Ready(Ok(0));
@@ -360,6 +368,11 @@ impl Wire {
         self.in_flight.len()
     }
 
+    /// Fails once the client has started again from its bootstrap servers, and has the caller woken when it does.
+    fn still_of_use(&mut self, cx: &Context<'_>) -> Result<(), Error> {
+        if self.generation.poll_over(cx).is_ready() { Err(self.lost(GIVEN_UP)) } else { Ok(()) }
+    }
+
     fn lost(&self, cause: impl LostCause) -> Error {
         cause.into_error(&self.address).with_broker(self.broker)
     }
@@ -384,6 +397,8 @@ fn not_kafka(start: &[u8; START_BYTES], announced: i32, max_frame: usize) -> Str
         )
     }
 }
+
+const GIVEN_UP: &str = "it is given up, because the client starts again from its bootstrap servers";
 
 /// Why a stream ended.
 trait LostCause {

@@ -26,7 +26,7 @@ use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use milena_protocol::messages::leave_group_request::MemberIdentity;
 use milena_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use milena_protocol::messages::{GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest};
-use milena_protocol::{ApiKey, ErrorCode, StrBytes};
+use milena_protocol::{ApiKey, ErrorCode, Request, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -40,7 +40,7 @@ use crate::metrics;
 use crate::partitions::Stand;
 use crate::shared::Shared;
 use leading::{Led, assign, sizes};
-use requests::{commit_request, failure, read_commit, read_join};
+use requests::{Asked, ask_at_length, commit_request, failure, read_commit, read_join};
 
 const PROTOCOL_TYPE: &str = "consumer";
 /// What is kept of the rebalance time-out for the commit, the listener and the join after un-acknowledged records were waited for.
@@ -134,6 +134,8 @@ struct Driver {
     membership: Membership,
     commits: CommitQueue,
     rng: fastrand::Rng,
+    /// By the last join or sync.
+    asked: Asked,
     under_way: UnderWay,
     revocation: Option<Revocation>,
     /// How often the membership was lost.
@@ -184,6 +186,7 @@ pub(crate) async fn run(
         membership: Membership::new(settings, now),
         commits: CommitQueue::default(),
         rng: link.rng("group"),
+        asked: Asked::nobody(),
         under_way: UnderWay::new(),
         revocation: None,
         life: 0,
@@ -232,6 +235,7 @@ impl Driver {
     fn advance(&mut self) {
         let now = self.link.now();
         self.look_at_poll_clock(now);
+        self.look_at_coordinator(now);
         self.auto_commit(now);
         while let Some(action) = self.membership.poll(now) {
             self.act(action);
@@ -360,6 +364,7 @@ impl Driver {
                 let meaning = self.commits.on_answer(now, &mut self.rng, answer);
                 if meaning.forget_coordinator {
                     self.link.forget_coordinator(CoordinatorKind::Group, &self.config.group);
+                    self.membership.on_coordinator_lost(now, &mut self.rng);
                 }
                 if let Some(code) = meaning.membership {
                     self.membership.on_commit_refused(generation, now, &mut self.rng, code);
@@ -448,11 +453,8 @@ impl Driver {
             request
         };
         let timeout = self.config.max_poll_interval + Duration::from_secs(5);
-        let (link, target) = (self.link.clone(), self.target());
-        self.under_way.push(Box::pin(async move {
-            let answer = link.send_versioned(target, Lane::Join, timeout, request).await;
-            Event::Joined(attempt, read_join(answer))
-        }));
+        let answer = self.ask_at_length(timeout, request);
+        self.under_way.push(Box::pin(async move { Event::Joined(attempt, read_join(answer.await)) }));
     }
 
     fn sync(
@@ -487,9 +489,9 @@ impl Driver {
         };
         // The answer waits for the leader, who may wait for the slowest member.
         let timeout = self.config.max_poll_interval + Duration::from_secs(5);
-        let (link, target) = (self.link.clone(), self.target());
+        let answer = self.ask_at_length(timeout, request);
         self.under_way.push(Box::pin(async move {
-            let answer = match link.send_versioned(target, Lane::Join, timeout, request).await {
+            let answer = match answer.await {
                 Err(error) => Err(failure(&error)),
                 Ok(response) => match ErrorCode(response.error_code) {
                     ErrorCode::NONE => Assignment::decode(&response.assignment).map_err(|error| {
@@ -503,13 +505,31 @@ impl Driver {
         }));
     }
 
+    fn ask_at_length<R: Request>(
+        &mut self,
+        timeout: Duration,
+        request: impl FnOnce(i16) -> R + Send + 'static,
+    ) -> impl Future<Output = Result<R::Response, Error>> + Send + 'static {
+        self.asked = Asked::nobody();
+        ask_at_length(self.link.clone(), self.config.group.clone(), timeout, self.asked.clone(), request)
+    }
+
+    /// A join or a sync waits for a broker that is no coordinator any more, as somebody has found out.
+    fn look_at_coordinator(&mut self, now: Instant) {
+        let coordinator = self.link.known_coordinator(CoordinatorKind::Group, &self.config.group);
+        if coordinator.is_some_and(|coordinator| self.asked.is_other_than(coordinator)) {
+            self.asked = Asked::nobody();
+            self.membership.on_coordinator_lost(now, &mut self.rng);
+        }
+    }
+
     fn heartbeat(&mut self, attempt: u64, member_id: &str, generation: i32) {
         self.counters.heartbeats.add(1);
         let base = HeartbeatRequest::default()
             .with_group_id(self.group_id())
             .with_generation_id(generation)
             .with_member_id(str_bytes(member_id));
-        let instance_id = self.instance_id();
+        let instance_id = self.instance_id().filter(|_| generation >= 0);
         let request = move |version: i16| if version >= 3 { base.with_group_instance_id(instance_id) } else { base };
         let (link, target, sent) = (self.link.clone(), self.target(), self.link.now());
         let timeout = self.link.request_timeout().min(self.config.session_timeout);

@@ -12,6 +12,10 @@
 //! Not obvious:
 //! - Heartbeats go on in every state in which this is a member, also while a JoinGroup is held by the coordinator. While it is, a
 //!   heartbeat's answer proves only that the member lives: what the group wants will be told by the join's own answer.
+//! - A coordinator may hold a join for `max_poll_interval`, and it may freeze meanwhile, or lose its place without a word. So who joins
+//!   for the first time asks as well, with a heartbeat of nobody: any answer but one shows that the coordinator is there. Without an
+//!   answer, or if another broker is the coordinator now, the join is left and sent to whoever that is. (Java waits for its connection
+//!   to end, or `max.poll.interval.ms` and 5 s.)
 //! - Every request has a number; an answer that bears another is of an earlier life and ignored.
 //! - A member that must give something up joins again only when that is done, or it would claim what it is about to lose.
 
@@ -46,7 +50,8 @@ pub(crate) enum Action {
     Assign { attempt: u64, assignor: Arc<str>, members: Vec<JoinedMember> },
     /// Send SyncGroup; its answer goes to [`Membership::on_synced`].
     Sync { attempt: u64, member_id: Arc<str>, generation: i32, assignor: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
-    /// Send Heartbeat; its answer goes to [`Membership::on_heartbeat`].
+    /// Send Heartbeat; its answer goes to [`Membership::on_heartbeat`]. With generation −1 it is one of nobody, which only asks whether
+    /// the coordinator is there: without an instance id, or it would be one of two with the same.
     Heartbeat { attempt: u64, member_id: Arc<str>, generation: i32 },
     /// Send LeaveGroup; nobody waits for its answer.
     Leave { member_id: Arc<str> },
@@ -186,11 +191,9 @@ impl Membership {
             State::Stable { rejoin_at } => rejoin_at,
             _ => None,
         };
-        let heartbeat = self.is_member().then(|| match self.heartbeat_under_way {
-            None => self.heartbeat_due.min(self.session_ends()),
-            Some(_) => self.session_ends(),
-        });
-        [join, heartbeat].into_iter().flatten().min()
+        let heartbeat = (self.has_coordinator() && self.heartbeat_under_way.is_none()).then_some(self.heartbeat_due);
+        let session = self.is_member().then(|| self.session_ends());
+        [join, heartbeat, session].into_iter().flatten().min()
     }
 
     /// The next thing to do; call it until it says nothing.
@@ -204,9 +207,8 @@ impl Membership {
     fn decide(&mut self, now: Instant) {
         if self.is_member() && now >= self.session_ends() {
             self.lose_membership("the session timed out: no heartbeat was answered");
-            if !matches!(self.state, State::Joining { .. }) {
-                self.state = State::Away { join_at: Some(now) };
-            }
+            self.actions.push_back(Action::ForgetCoordinator);
+            self.state = State::Away { join_at: Some(now) };
             return;
         }
         let due = match self.state {
@@ -217,11 +219,11 @@ impl Membership {
             if self.settings.protocol == RebalanceProtocol::Eager && !self.owned.is_empty() {
                 self.revoke(self.owned.iter().cloned().collect());
             } else {
-                self.join();
+                self.join(now);
             }
             return;
         }
-        if self.is_member() && self.heartbeat_under_way.is_none() && self.heartbeat_due <= now {
+        if self.has_coordinator() && self.heartbeat_under_way.is_none() && self.heartbeat_due <= now {
             let attempt = self.next_attempt();
             self.heartbeat_under_way = Some(attempt);
             let (member_id, generation) = self.identity();
@@ -360,9 +362,24 @@ impl Membership {
             )) => {
                 self.actions.push_back(Action::ForgetCoordinator);
                 self.heartbeat_due = now + self.backoff.on_failure(rng);
+                self.on_coordinator_lost(now, rng);
             }
-            Err(Failure::NoAnswer) => self.heartbeat_due = now + self.backoff.on_failure(rng),
+            Err(Failure::NoAnswer) => {
+                self.heartbeat_due = now + self.backoff.on_failure(rng);
+                self.on_coordinator_lost(now, rng);
+            }
+            // A heartbeat of nobody has shown what it was to show.
+            Err(_) if !self.is_member() => {}
             Err(Failure::Code(code, _)) => self.on_verdict(now, rng, code),
+        }
+    }
+
+    /// Whoever was asked to let this member join or sync is silent, or is no coordinator any more: its answer is not waited for.
+    pub(crate) fn on_coordinator_lost(&mut self, now: Instant, rng: &mut fastrand::Rng) {
+        if matches!(self.state, State::Joining { .. } | State::Syncing { .. }) {
+            // Its heartbeat, too: that it comes to nothing says nothing about the next coordinator.
+            self.heartbeat_under_way = None;
+            self.join_later(now, rng, "the coordinator was lost while it let the member join");
         }
     }
 
@@ -467,7 +484,11 @@ impl Membership {
         self.state = State::Away { join_at: Some(now + self.backoff.on_failure(rng)) };
     }
 
-    fn join(&mut self) {
+    fn join(&mut self, now: Instant) {
+        if !self.is_member() {
+            self.heartbeat_due = now + self.settings.heartbeat_interval;
+            self.heartbeat_under_way = None;
+        }
         let attempt = self.next_attempt();
         self.state = State::Joining { attempt };
         let (member_id, generation) = self.identity();
@@ -503,6 +524,11 @@ impl Membership {
         self.heard_at = now;
         self.heartbeat_due = now + self.settings.heartbeat_interval;
         self.heartbeat_under_way = None;
+    }
+
+    /// Whether there is something for which the coordinator must be there.
+    fn has_coordinator(&self) -> bool {
+        self.is_member() || matches!(self.state, State::Joining { .. })
     }
 
     fn is_member(&self) -> bool {
@@ -676,6 +702,84 @@ mod tests {
         );
     }
 
+    /// The coordinator is silent, or another broker is it.
+    fn losses() -> [Failure; 3] {
+        [Failure::NoAnswer, ErrorCode::NOT_COORDINATOR.into(), ErrorCode::COORDINATOR_NOT_AVAILABLE.into()]
+    }
+
+    #[test]
+    fn a_join_is_not_left_to_a_coordinator_that_is_lost() {
+        for loss in losses() {
+            let mut scene = Scene::stable(Cooperative, &[0]);
+            scene.heartbeat(Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+            let Some(Action::Join { attempt: first, .. }) = scene.next() else { panic!() };
+            scene.heartbeat(Ok(()));
+            assert_eq!(scene.next(), None, "it is there, and holds the join");
+            scene.heartbeat(Err(loss.clone()));
+            scene.pass(SECOND);
+            let joins: Vec<_> = scene.all().into_iter().filter(|action| *action != Action::ForgetCoordinator).collect();
+            let [Action::Join { attempt, generation: 1, owned, .. }, Action::Heartbeat { .. }] = &joins[..] else {
+                panic!("{loss:?}: {joins:?}")
+            };
+            assert_eq!(*owned, tps(&[0]), "its partitions are not touched");
+            scene.joined(first, 9);
+            assert_eq!(scene.next(), None, "the first one's answer comes too late");
+            scene.joined(*attempt, 2);
+            assert!(matches!(scene.next(), Some(Action::Sync { generation: 2, .. })));
+        }
+    }
+
+    #[test]
+    fn who_joins_for_the_first_time_asks_whether_the_coordinator_is_there() {
+        for loss in losses() {
+            let mut scene = Scene::new(Cooperative);
+            let Some(Action::Join { attempt: first, .. }) = scene.next() else { panic!() };
+            assert_eq!((scene.next(), scene.member.wake_at()), (None, Some(scene.now + 3 * SECOND)));
+            for code in [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION, ErrorCode::FENCED_INSTANCE_ID] {
+                scene.heartbeat(Err(code.into()));
+                assert_eq!(scene.next(), None, "{code}: it is there");
+            }
+            scene.heartbeat(Err(loss.clone()));
+            scene.pass(SECOND);
+            let all = scene.all();
+            assert!(matches!(all.last(), Some(Action::Join { attempt, .. }) if *attempt != first), "{loss:?}: {all:?}");
+            scene.pass(600 * SECOND);
+            assert!(matches!(scene.all()[..], [Action::Heartbeat { generation: -1, .. }]), "no session ends meanwhile");
+        }
+    }
+
+    #[test]
+    fn a_sync_is_not_left_to_a_coordinator_that_is_lost() {
+        for loss in losses() {
+            let mut scene = Scene::new(Cooperative);
+            let Some(Action::Join { attempt, .. }) = scene.next() else { panic!() };
+            scene.joined(attempt, 4);
+            let Some(Action::Sync { .. }) = scene.next() else { panic!() };
+            scene.heartbeat(Err(loss.clone()));
+            scene.pass(SECOND);
+            let joins = scene.all().into_iter().filter(|action| matches!(action, Action::Join { .. })).count();
+            assert_eq!(joins, 1, "{loss:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_ends_while_a_join_is_held_ends_the_join() {
+        let mut scene = Scene::stable(Cooperative, &[0]);
+        scene.heartbeat(Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+        let Some(Action::Join { attempt: first, .. }) = scene.next() else { panic!() };
+        // Whose answer never comes.
+        scene.pass(3 * SECOND);
+        assert!(matches!(scene.next(), Some(Action::Heartbeat { .. })));
+        scene.pass(45 * SECOND);
+        let actions = scene.all();
+        let [Action::Lose { .. }, Action::ForgetCoordinator, Action::Join { attempt, generation: -1, .. }] =
+            &actions[..]
+        else {
+            panic!("{actions:?}")
+        };
+        assert_ne!(*attempt, first);
+    }
+
     #[test]
     fn a_cooperative_member_gives_up_what_moves_and_only_then_joins_again() {
         let mut scene = Scene::stable(Cooperative, &[0, 1, 2, 3]);
@@ -727,7 +831,7 @@ mod tests {
         let mut scene = Scene::stable(Cooperative, &[0]);
         scene.heartbeat(Err(Failure::NoAnswer));
         let mut lost = Vec::new();
-        for _ in 0..60 {
+        while lost.len() < 3 {
             scene.pass(SECOND);
             match scene.next() {
                 Some(Action::Heartbeat { attempt, .. }) => {
@@ -737,7 +841,7 @@ mod tests {
                 None => {}
             }
         }
-        assert!(matches!(&lost[..], [Action::Lose { .. }, Action::Join { .. }]), "{lost:?}");
+        assert!(matches!(&lost[..], [Action::Lose { .. }, Action::ForgetCoordinator, Action::Join { .. }]), "{lost:?}");
     }
 
     #[test]

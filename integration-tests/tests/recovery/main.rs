@@ -1,7 +1,7 @@
 //! Brokers that die while a request waits on them, and clusters that move as a whole: in memory, in virtual time.
 //!
 //! Here: a producer, a member and an admin client, each of whose requests loses its broker. [`transactions`]: the same for an
-//! exactly-once copy. [`moved`]: all brokers at other addresses. With real brokers and real kills: `storm_kill_broker/` and
+//! exactly-once copy. [`frozen`]: coordinators that neither answer nor hang up. [`moved`]: all brokers at other addresses. With real brokers and real kills: `storm_kill_broker/` and
 //! `storm_moved_cluster.rs`.
 
 #![expect(
@@ -10,6 +10,7 @@
 )]
 #![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
+mod frozen;
 mod moved;
 mod transactions;
 

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use milena::{Client, ClientBuilder, ErrorCode, ErrorKind, MetadataRecoveryStrategy, Outcome, Record, RefreshReason};
-use milena_testkit::{Api, Cluster, Reaction};
+use milena::{
+    Client, ClientBuilder, ErrorCode, ErrorKind, MetadataRecoveryStrategy, Outcome, Record, RefreshReason, StartAt,
+};
+use milena_testkit::{Api, Cluster, Fault, Reaction};
 use tokio::time::{Instant, sleep};
 use tower::{ServiceExt, service_fn};
 
@@ -134,14 +136,51 @@ async fn a_broker_that_asks_for_a_new_start_gets_one() {
     client.admin().list_offsets(&ends()).await.unwrap();
     let asked = forwarder.connections();
 
+    start_again(&cluster, &client).await;
+    assert_eq!(forwarder.connections(), asked + 1, "the bootstrap address was looked up and connected to anew");
+    assert_eq!(client.sockets(), 1, "no other connection is kept");
+    client.admin().list_offsets(&ends()).await.unwrap();
+    client.close().await;
+    cluster.shutdown().await;
+}
+
+/// A broker tells the client that it is of another time.
+async fn start_again(cluster: &Cluster, client: &Client) {
     let told = Reaction::Error(ErrorCode::REBOOTSTRAP_REQUIRED);
     let required = cluster.faults().when(Api::Metadata).then(told);
     client.refresh_metadata(RefreshReason::Asked);
     sleep(SECOND * 2).await;
     assert_eq!(required.fired(), 1);
-    assert_eq!(forwarder.connections(), asked + 1, "the bootstrap address was looked up and connected to anew");
-    assert_eq!(client.sockets(), 1, "no other connection is kept");
-    client.admin().list_offsets(&ends()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_start_waits_for_no_answer_of_the_old_one() {
+    let cluster = Cluster::builder().brokers(3).topic(TOPIC, PARTITIONS).start_in_memory().unwrap();
+    let forwarder = Forwarder::new();
+    let client = forwarder.client(&cluster).connect().await.unwrap();
+    let producer = client.producer().request_timeout(MINUTE).build().await.unwrap();
+    let assigned = client.partition_consumer().assign(TOPIC, [0], StartAt::Beginning);
+    let mut reader = assigned.build().await.unwrap();
+    let record = Record::to(TOPIC).partition(0).value("v");
+    producer.send(&record).await.unwrap().await.unwrap();
+    assert_eq!(reader.poll(MINUTE).await.unwrap().len(), 1);
+
+    // The broker has become silent on these two, and looks well to everybody else.
+    let leader = cluster.partition_info(TOPIC, 0).leader.unwrap();
+    let frozen = [Api::Produce, Api::Fetch].map(|api| cluster.faults().when(api).broker(leader).then(Reaction::Drop));
+    sleep(SECOND).await;
+    let delivery = producer.send(&record).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(frozen.each_ref().map(Fault::fired), [1, 1]);
+    assert_eq!(cluster.records(TOPIC, 0).len(), 1);
+
+    let began = Instant::now();
+    start_again(&cluster, &client).await;
+    delivery.await.unwrap();
+    assert_eq!(reader.poll(MINUTE).await.unwrap().len(), 1);
+    assert!(began.elapsed() < SECOND * 5, "it took {:?}", began.elapsed());
+    assert_eq!(cluster.records(TOPIC, 0).len(), 2);
+    drop((producer, reader));
     client.close().await;
     cluster.shutdown().await;
 }

@@ -2,15 +2,56 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
-use milena_client::{Error, ErrorKind, OffsetAndMetadata, TopicPartition};
+use milena_client::{CoordinatorKind, Error, ErrorKind, Lane, Link, OffsetAndMetadata, Target, TopicPartition};
 use milena_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use milena_protocol::messages::{GroupId, JoinGroupResponse, OffsetCommitRequest, OffsetCommitResponse, TopicName};
-use milena_protocol::{ErrorCode, StrBytes};
+use milena_protocol::{ErrorCode, Request, StrBytes};
 
 use crate::commits::Offsets;
 use crate::driver::offsets::{by_topic, str_bytes};
 use crate::group::classic::{Failure, Joined, JoinedMember};
+
+/// The broker that a join or a sync waits for. Another one that turns out to be the coordinator knows nothing of it.
+#[derive(Debug, Clone)]
+pub(super) struct Asked(Arc<AtomicI32>);
+
+impl Asked {
+    pub(super) fn nobody() -> Self {
+        Self(Arc::new(AtomicI32::new(NOBODY)))
+    }
+
+    /// Whether somebody has been asked, and not `coordinator`.
+    pub(super) fn is_other_than(&self, coordinator: i32) -> bool {
+        ![NOBODY, coordinator].contains(&self.0.load(Ordering::Relaxed))
+    }
+}
+
+const NOBODY: i32 = -1;
+
+/// Asks the coordinator for something that it may hold back for long, and notes down which broker that is.
+pub(super) async fn ask_at_length<R: Request>(
+    link: Link,
+    group: Arc<str>,
+    timeout: Duration,
+    asked: Asked,
+    request: impl FnOnce(i16) -> R + Send + 'static,
+) -> Result<R::Response, Error> {
+    let deadline = link.now() + timeout;
+    let broker = link.coordinator(CoordinatorKind::Group, &group, deadline).await?;
+    asked.0.store(broker, Ordering::Relaxed);
+    let left = deadline.saturating_duration_since(link.now());
+    let answer = link.send_versioned(Target::Broker(broker), Lane::Join, left, request).await;
+    if let Err(error) = &answer
+        && matches!(error.kind(), ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout)
+        && link.known_coordinator(CoordinatorKind::Group, &group) == Some(broker)
+    {
+        link.forget_coordinator(CoordinatorKind::Group, &group);
+    }
+    answer
+}
 
 /// A request that failed without an answer; what cannot be helped by asking again keeps its code.
 pub(super) fn failure(error: &Error) -> Failure {
