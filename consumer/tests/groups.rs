@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{PATIENCE, Seen, World, tp, within};
 use milena_client::TopicPartition;
 use milena_consumer::{Consumer, ConsumerHandle, ListenerFuture, OffsetAndMetadata, RebalanceListener, StartAt};
-use milena_testkit::{Api, ApiKey, Cluster, ErrorCode, Reaction};
+use milena_testkit::{Api, Cluster, ErrorCode, Reaction};
 use tokio::time::Instant;
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -398,8 +398,8 @@ async fn a_held_join_delays_no_heartbeat() {
     let hold = world.cluster.faults().when(Api::JoinGroup).always().then(Reaction::Hold);
     let _second = world.consumer("g").subscribe(["t"]).build().await.unwrap();
     let beats = |of_nobody: bool| {
-        let all = world.cluster.request_entries().into_iter().filter(|entry| entry.api == ApiKey::HEARTBEAT);
-        all.filter(|entry| entry.digest.contains("generation=-1") == of_nobody).count()
+        let all = world.cluster.request_log().api(Api::Heartbeat);
+        all.only(|entry| entry.digest.contains("generation=-1") == of_nobody).count()
     };
     let before = beats(false);
     sleep(Duration::from_secs(30)).await;

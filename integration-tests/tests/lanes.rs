@@ -53,10 +53,7 @@ async fn a_held_join_delays_no_heartbeat() {
     let second = build("second").await.unwrap();
     tokio::time::sleep(SECOND * 4).await;
     assert_eq!(held.fired(), 1);
-    let beats = || {
-        let all = cluster.request_entries().into_iter().filter(|entry| entry.api == ApiKey::HEARTBEAT);
-        all.filter(|entry| entry.digest.starts_with("first ")).count()
-    };
+    let beats = || cluster.request_log().api(ApiKey::HEARTBEAT).group("first").count();
     let before = beats();
     tokio::time::sleep(SECOND * 30).await;
     assert_eq!(beats() - before, 10, "one every three seconds, whatever the other member's join waits for");

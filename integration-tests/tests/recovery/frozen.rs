@@ -21,11 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The broker that gets the n-th request of this API freezes over it. Later it has no place any more, and is never heard of again.
 async fn freeze(cluster: &Cluster, api: Api, nth: u64) {
     let fault = cluster.faults().when(api).nth(nth).then(Reaction::Drop);
-    while fault.fired() == 0 {
-        sleep(SECOND / 20).await;
-    }
-    let asked = cluster.request_entries().into_iter().filter(|entry| entry.api == api.into());
-    let frozen = asked.map(|entry| entry.broker).nth(nth as usize - 1).unwrap();
+    fault.has_fired(1).await;
+    let frozen = cluster.request_log().api(api).into_iter().nth(nth as usize - 1).unwrap().broker;
     cluster.faults().any().broker(frozen).always().then(Reaction::Drop);
     sleep(BROKER_SESSION).await;
     let other = frozen % 3 + 1;
