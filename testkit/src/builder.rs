@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use crate::cluster::Cluster;
 use crate::event_loop::Shared;
 use crate::net::{memory, tcp};
+use crate::planted::Defect;
 use crate::request_log::RequestLog;
 use crate::state::{Settings, State};
 use crate::topics::Broker;
@@ -34,6 +35,8 @@ pub struct ClusterBuilder {
     initial_rebalance_delay: Duration,
     request_log: bool,
     backward_commits: bool,
+    check_invariants: bool,
+    planted: Option<Defect>,
     features: BTreeMap<String, i16>,
     first_port: Option<u16>,
 }
@@ -59,6 +62,8 @@ impl Default for ClusterBuilder {
             initial_rebalance_delay: Duration::ZERO,
             request_log: true,
             backward_commits: false,
+            check_invariants: true,
+            planted: None,
             features: BTreeMap::from([("transaction.version".to_owned(), 2)]),
             first_port: None,
         }
@@ -143,6 +148,20 @@ impl ClusterBuilder {
     /// Allows members to commit smaller offsets than before, as a service does that seeks back. Otherwise that is a violation.
     pub fn allow_backward_commits(mut self) -> Self {
         self.backward_commits = true;
+        self
+    }
+
+    /// Whether the cluster looks at itself and its clients for what must not happen, and fails the test for it (default true). Off for
+    /// tests that do such things on purpose; [`Cluster::take_violations`] is for those that want to see what was noticed.
+    pub fn check_invariants(mut self, on: bool) -> Self {
+        self.check_invariants = on;
+        self
+    }
+
+    /// Plants a defect in the brokers, to see whether a test finds it.
+    #[doc(hidden)]
+    pub fn planted(mut self, defect: Defect) -> Self {
+        self.planted = Some(defect);
         self
     }
 
@@ -236,6 +255,8 @@ impl ClusterBuilder {
             initial_rebalance_delay: self.initial_rebalance_delay,
             features: self.features,
             backward_commits: self.backward_commits,
+            check_invariants: self.check_invariants,
+            planted: self.planted,
         };
         let log = RequestLog::new(!self.request_log);
         let (shared, ended) = Shared::start(|now| State::new(settings, brokers, log, now), runtime);

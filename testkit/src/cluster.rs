@@ -17,7 +17,9 @@ use crate::faults::{FaultBuilder, Faults, Site};
 use crate::groups::GroupInfo;
 use crate::log::batch::StoredRecord;
 use crate::net::memory::{MemoryConnector, MemoryResolver};
+use crate::network::Link;
 use crate::request_log::RequestLog;
+use crate::state::Power;
 use crate::topics::Partition;
 use crate::transactions::{self, TransactionInfo};
 
@@ -177,7 +179,8 @@ impl Cluster {
         }
     }
 
-    /// Makes a broker the coordinator of a group or of a transactional id.
+    /// Makes a broker the coordinator of a group or of a transactional id. The old one answers `NOT_COORDINATOR` from now on, and the
+    /// new one goes on with what is decided.
     pub fn move_coordinator(&self, key: &str, broker: i32) {
         self.shared.control_at(|state, now| {
             state.moved_coordinators.insert(key.to_owned(), broker);
@@ -201,10 +204,67 @@ impl Cluster {
     /// A broker dies: its connections break, connecting to it is refused, its leaderships move to replicas in sync, its coordinators
     /// to the next broker. Nothing that it has acknowledged is lost.
     pub fn crash(&self, broker: i32) {
+        self.die(broker, Power::Kept);
+    }
+
+    /// A machine loses its power: as [`crash`](Self::crash), and of partitions of which this broker has the only in-sync replica
+    /// everything is lost that was written since the last [`flush`](Self::flush), whoever was told that it was written. Kafka flushes
+    /// nothing on its own; without a `flush` these logs are empty when the broker comes back.
+    pub fn crash_losing_unflushed(&self, broker: i32) {
+        self.die(broker, Power::Lost);
+    }
+
+    fn die(&self, broker: i32, power: Power) {
         if let Some(up) = self.up.get(&broker) {
             up.send_replace(Some(false));
         }
-        self.shared.control_at(|state, now| state.crash(broker, now));
+        self.shared.control_at(|state, now| state.crash(broker, power, now));
+    }
+
+    /// All logs are on the brokers' disks now, up to their ends.
+    pub fn flush(&self) {
+        self.shared.control(|state| {
+            let partitions = state.topics.values_mut().flat_map(|topic| &mut topic.partitions);
+            partitions.for_each(|partition| partition.flushed = partition.log.end());
+        });
+    }
+
+    /// Cuts a link of the network until it is [healed](Self::heal). Nothing is lost for good: what is on its way waits. See [`Link`].
+    ///
+    /// ```no_run
+    /// # async fn f() -> std::io::Result<()> {
+    /// use milena_testkit::{Cluster, Link};
+    ///
+    /// let cluster = Cluster::builder().brokers(3).topic("orders", 6).start_in_memory()?;
+    /// cluster.cut(Link::ToClients(2)); // broker 2 serves requests, and nobody hears of it
+    /// cluster.cut(Link::Brokers(1, 3)); // what 1 leads has 3 no longer in sync
+    /// cluster.heal(Link::ToClients(2));
+    /// cluster.isolate(2); // from clients and from all other brokers
+    /// cluster.heal_all();
+    /// # Ok(()) }
+    /// ```
+    pub fn cut(&self, link: Link) {
+        self.shared.control_at(|state, now| state.cut_links(&[link], now));
+    }
+
+    /// Heals a link that was [cut](Self::cut).
+    pub fn heal(&self, link: Link) {
+        self.shared.control_at(|state, now| state.heal_link(Some(link), now));
+    }
+
+    /// Heals every link.
+    pub fn heal_all(&self) {
+        self.shared.control_at(|state, now| state.heal_link(None, now));
+    }
+
+    /// Cuts a broker off from all clients and from all other brokers.
+    pub fn isolate(&self, broker: i32) {
+        self.shared.control_at(|state, now| {
+            let others = state.brokers.keys().filter(|other| **other != broker);
+            let between = others.map(|other| Link::Brokers(broker, *other));
+            let links: Vec<Link> = between.chain([Link::Clients(broker)]).collect();
+            state.cut_links(&links, now);
+        });
     }
 
     /// A broker that died comes back, in sync at once. It leads only what nobody leads; [`move_leader`](Self::move_leader) gives it

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::apis::{self, Call, Parked, Pending};
 use crate::faults::{Chosen, Facts, Held, InjectedError, Reaction, damage};
+use crate::network::Waiting;
 use crate::request_log::RequestEntry;
 use crate::state::{State, Timer};
 
@@ -55,6 +56,10 @@ enum Judged {
 impl State {
     /// A whole request frame (without its length field) arrived.
     pub(crate) fn on_frame(&mut self, connection: u64, frame: Bytes, now: Instant) {
+        let broker = self.connections.get(&connection).map(|entry| entry.broker);
+        if broker.is_some_and(|broker| !self.network.lets_requests(broker)) {
+            return self.network.wait(Waiting::Request { connection, frame });
+        }
         self.take_in(connection, frame, Judged::Now, now);
     }
 
@@ -274,6 +279,9 @@ impl State {
         if entry.is_copy {
             self.connections.remove(&connection); // its answer is what nobody reads
             return;
+        }
+        if !self.network.lets_answers(entry.broker) {
+            return self.network.wait(Waiting::Answer { connection, answer });
         }
         // A task that has gone has told so, or will: `on_closed`.
         let _ = entry.answers.send(answer);

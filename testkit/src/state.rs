@@ -16,6 +16,9 @@ use crate::apis::fetch::ParkedFetches;
 use crate::apis::{self, Names, Parked};
 use crate::faults::Rules;
 use crate::groups::{Group, OffsetProducers};
+use crate::invariants::Invariants;
+use crate::network::{Network, Waiting};
+use crate::planted::Defect;
 use crate::request_log::RequestLog;
 use crate::serving::{Answer, Connection};
 use crate::topics::{Broker, Partition, Topic};
@@ -33,6 +36,17 @@ pub(crate) struct Settings {
     pub(crate) initial_rebalance_delay: Duration,
     pub(crate) features: BTreeMap<String, i16>,
     pub(crate) backward_commits: bool,
+    pub(crate) check_invariants: bool,
+    pub(crate) planted: Option<Defect>,
+}
+
+/// How a broker dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Power {
+    /// Its process dies; the machine writes to disk what it was given.
+    Kept,
+    /// The machine dies with it.
+    Lost,
 }
 
 /// What the loop has to do later.
@@ -47,6 +61,8 @@ pub(crate) enum Timer {
         broker: i32,
         frame: Bytes,
     },
+    /// What waited for a link.
+    Network(Waiting),
     Fetch(u64),
     Group(String),
     Transaction(String),
@@ -68,6 +84,8 @@ pub(crate) struct State {
     pub(crate) fetches: ParkedFetches,
     pub(crate) faults: Rules,
     pub(crate) log: RequestLog,
+    pub(crate) network: Network,
+    pub(crate) invariants: Invariants,
     pub(crate) violations: Vec<String>,
     pub(crate) rng: fastrand::Rng,
     pub(crate) connections: BTreeMap<u64, Connection>,
@@ -110,6 +128,8 @@ impl State {
             transactions: Transactions::default(),
             fetches: ParkedFetches::default(),
             log,
+            network: Network::default(),
+            invariants: Invariants::default(),
             violations: Vec::new(),
             rng,
             connections: BTreeMap::new(),
@@ -150,6 +170,7 @@ impl State {
                 Timer::Serve(parked) => self.run(parked, now),
                 Timer::Answer { connection, frame } => self.send(connection, Answer::Frame(frame)),
                 Timer::Copy { broker, frame } => self.on_copy(broker, frame, now),
+                Timer::Network(waiting) => self.on_network(waiting, now),
                 Timer::Fetch(id) => apis::fetch::on_deadline(self, id, now),
                 Timer::Group(group) => crate::groups::on_time(self, &group, now),
                 Timer::Transaction(id) => transactions::on_time(self, &id, now),
@@ -166,6 +187,9 @@ impl State {
 
     /// The cluster saw something that no correct client and no correct cluster do.
     pub(crate) fn violation(&mut self, sentence: String) {
+        if !self.settings.check_invariants {
+            return;
+        }
         tracing::error!(target: "milena_testkit", "invariant violated: {sentence}");
         self.violations.push(sentence);
     }
@@ -192,9 +216,12 @@ impl State {
 
     /// A connection's task ended.
     pub(crate) fn on_closed(&mut self, connection: u64, now: Instant) {
-        if let Some(c) = self.connections.remove(&connection) {
-            self.note(now, format!("b{} c{connection} closed by the client", c.broker));
+        let Some(broker) = self.connections.get(&connection).map(|c| c.broker) else { return };
+        if !self.network.lets_requests(broker) {
+            return self.network.wait(Waiting::Closed { connection });
         }
+        self.connections.remove(&connection);
+        self.note(now, format!("b{broker} c{connection} closed by the client"));
     }
 
     /// Closes a connection from the broker's side.
@@ -223,6 +250,7 @@ impl State {
         self.connections.clear();
         self.timers.clear();
         self.faults.clear();
+        self.network.changed.send_modify(|changed| *changed += 1);
     }
 
     // ---- brokers, topics, partitions -----------------------------------------------------------------------------------------
@@ -293,26 +321,35 @@ impl State {
         apis::fetch::on_partition_changed(self, topic, partition, now);
     }
 
-    /// A broker dies: its connections break, its leaderships move.
-    pub(crate) fn crash(&mut self, broker: i32, now: Instant) {
+    /// A broker dies: its connections break, its leaderships move. If its power is lost, so is what it alone had, and had not brought
+    /// to its disk.
+    pub(crate) fn crash(&mut self, broker: i32, power: Power, now: Instant) {
         let Some(entry) = self.brokers.get_mut(&broker) else { return };
         entry.up = false;
         entry.sessions = Default::default();
-        self.note(now, format!("b{broker} crashes"));
+        self.note(now, format!("b{broker} {}", if power == Power::Lost { "loses its power" } else { "crashes" }));
         self.cut_broker(broker, now, "the broker crashed");
-        let mut changed = Vec::new();
+        let (mut changed, mut lost) = (Vec::new(), Vec::new());
         for (name, topic) in &mut self.topics {
             for (index, partition) in topic.partitions.iter_mut().enumerate() {
                 if partition.on_broker_down(broker, &self.brokers) {
                     changed.push((name.clone(), index as i32));
+                    if power == Power::Lost && partition.leader.is_none() && partition.lose_unflushed() {
+                        lost.push((topic.id, name.clone(), index as i32, partition.log.end()));
+                    }
                 }
             }
+        }
+        for (id, topic, index, end) in lost {
+            self.invariants.on_truncated(id, index, end);
+            self.note(now, format!("{topic}-{index} has lost everything from offset {end} on"));
         }
         for (topic, partition) in changed {
             self.on_partition_changed(&topic, partition, now);
         }
         crate::groups::on_coordinators_changed(self, now);
         transactions::on_coordinators_changed(self, now);
+        self.on_brokers_changed(now);
     }
 
     /// A broker comes back, with all its data, as a follower.
@@ -335,6 +372,7 @@ impl State {
         crate::groups::on_coordinators_changed(self, now);
         transactions::on_coordinators_changed(self, now);
         transactions::markers::write_all(self, now);
+        self.on_brokers_changed(now);
     }
 
     // ---- coordinators --------------------------------------------------------------------------------------------------------
@@ -342,13 +380,13 @@ impl State {
     /// The broker that coordinates a group or a transactional id: chosen by a hash, as through the partitions of
     /// `__consumer_offsets`; if that broker is down, the next one. `None` if no broker is up.
     pub(crate) fn coordinator(&self, key: &str) -> Option<i32> {
-        if let Some(broker) = self.moved_coordinators.get(key).filter(|id| self.brokers.get(*id).is_some_and(|b| b.up))
-        {
+        let is_there = |id: &i32| self.brokers.get(id).is_some_and(|b| b.up) && self.network.is_inside(*id);
+        if let Some(broker) = self.moved_coordinators.get(key).filter(|id| is_there(id)) {
             return Some(*broker);
         }
         let first = coordinator_partition(key) as usize % self.brokers.len();
         let ids = self.brokers.iter().cycle().skip(first).take(self.brokers.len());
-        ids.filter(|(_, broker)| broker.up).map(|(id, _)| *id).next()
+        ids.map(|(id, _)| *id).find(is_there)
     }
 
     /// Whether `broker` coordinates `key`.

@@ -57,15 +57,33 @@ pub(crate) struct Partition {
     pub(crate) replicas: Vec<i32>,
     pub(crate) isr: Vec<i32>,
     pub(crate) log: Log,
+    /// Below this offset the log is on the leader's disk.
+    pub(crate) flushed: i64,
+    /// The lowest offset from which on records have been lost.
+    pub(crate) lost_from: Option<i64>,
 }
 
 impl Partition {
+    /// The end of what all in-sync replicas have, which the high watermark may not pass. Replicas share their leader's log.
+    pub(crate) fn in_sync_end(&self) -> i64 {
+        self.log.end()
+    }
+
+    /// What is not on the disk is lost. False if that is nothing.
+    pub(crate) fn lose_unflushed(&mut self) -> bool {
+        let lost = self.log.truncate(self.flushed);
+        if lost {
+            self.lost_from = Some(self.lost_from.map_or(self.log.end(), |from| from.min(self.log.end())));
+        }
+        lost
+    }
+
     /// A new partition, led by its first replica that is up.
     pub(crate) fn new(replicas: Vec<i32>, brokers: &BTreeMap<i32, Broker>) -> Self {
         let isr: Vec<i32> = replicas.iter().copied().filter(|id| is_up(brokers, *id)).collect();
         let mut log = Log::default();
         log.begin_epoch(0);
-        Self { leader: isr.first().copied(), leader_epoch: 0, replicas, isr, log }
+        Self { leader: isr.first().copied(), leader_epoch: 0, replicas, isr, log, flushed: 0, lost_from: None }
     }
 
     /// Makes `leader` the leader in a new epoch.

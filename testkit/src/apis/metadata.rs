@@ -79,7 +79,7 @@ impl Api for Metadata {
 }
 
 fn brokers(state: &State) -> Vec<MetadataResponseBroker> {
-    let up = state.brokers.iter().filter(|(_, broker)| broker.up);
+    let up = state.brokers.iter().filter(|(id, broker)| broker.up && state.network.is_inside(**id));
     up.map(|(id, broker)| {
         MetadataResponseBroker::default()
             .with_node_id(BrokerId(*id))

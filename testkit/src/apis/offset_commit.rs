@@ -108,15 +108,8 @@ fn commit(
     let offset = committed.offset;
     let before = state.group(&request.group_id).offsets.commit(topic, index, committed);
     let by_member = request.generation_id_or_member_epoch >= 0;
-    if let Some(before) = before.filter(|before| by_member && offset < before.offset)
-        && !state.settings.backward_commits
-    {
-        state.violation(format!(
-            "group {}: {} commits {topic}-{index} backwards, from {} to {offset}",
-            request.group_id.as_str(),
-            request.member_id.as_str(),
-            before.offset
-        ));
+    if let Some(before) = before.filter(|_| by_member) {
+        state.check_committed(&request.group_id, &request.member_id, topic, index, before.offset, offset);
     }
     Ok(())
 }

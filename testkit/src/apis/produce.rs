@@ -22,7 +22,7 @@ use milena_protocol::{ErrorCode, StrBytes};
 
 use super::{Api, Call, Names, Served};
 use crate::log::batch::{self, BatchHeader, Refusal, Rules};
-use crate::log::next_sequence;
+use crate::planted::Defect;
 use crate::state::State;
 
 pub(crate) struct Produce;
@@ -154,6 +154,7 @@ fn produce(
     {
         admit(state, call, topic, data.index, &header, id)?;
     }
+    let planted = state.settings.planted;
     let partition = state.led_by(call.broker, topic, data.index).map_err(plain)?;
     if acks == -1 && (partition.isr.len() as i64) < min_isr {
         return Err(plain(ErrorCode::NOT_ENOUGH_REPLICAS));
@@ -161,14 +162,22 @@ fn produce(
     let valid = batch::validate(bytes, call.version, rules)?;
     let log = &mut partition.log;
     if valid.header.producer_id >= 0 {
-        if let Some(original) = log.producers.duplicate_of(&valid.header) {
+        let original = log.producers.duplicate_of(&valid.header);
+        let accepted = match planted {
+            Some(Defect::SequenceCheckOff) => original.is_none(),
+            Some(Defect::DuplicateAccepted) => original.is_some(),
+            _ => false,
+        };
+        if let Some(original) = original.filter(|_| !accepted) {
             return Ok(Appended {
                 base_offset: original.base_offset,
                 log_append_time: original.timestamp,
                 log_start: log.start(),
             });
         }
-        log.producers.check(&valid.header)?;
+        if !accepted {
+            log.producers.check(&valid.header)?;
+        }
     }
     let append_time = by_broker.then_some(wall_clock);
     let base_offset = log.append(&valid, partition.leader_epoch, append_time);
@@ -180,7 +189,7 @@ fn produce(
             call.client_id.as_str()
         ));
     }
-    check_invariants(state, topic, data.index, &valid.header, base_offset);
+    state.check_appended(topic, data.index, &valid.header, base_offset);
     state.on_partition_changed(topic, data.index, call.now);
     Ok(appended)
 }
@@ -204,7 +213,8 @@ fn admit(
     }
     producers.on_beginning(header, adds);
     let place = (topic.to_owned(), index);
-    let admitted = state.admit_to_transaction(transactional_id, (producer_id, producer_epoch), place, adds, call.now);
+    let admitted =
+        state.admit_to_transaction(call.broker, transactional_id, (producer_id, producer_epoch), place, adds, call.now);
     admitted.map_err(|code| match code {
         ErrorCode::TRANSACTION_ABORTABLE if call.version < 11 => {
             Refusal::new(ErrorCode::INVALID_TXN_STATE, "Partition was not added to the transaction")
@@ -231,29 +241,6 @@ fn rules(state: &State, topic: &str, wall_clock: i64) -> Rules {
         compacted: topic.is_some_and(|topic| topic.is_compacted()),
         latest_timestamp: after.filter(|_| by_producer).map(|limit| wall_clock.saturating_add(limit)),
         earliest_timestamp: before.filter(|_| by_producer).map(|limit| wall_clock.saturating_sub(limit)),
-    }
-}
-
-/// Sequences of a producer follow each other, and its epochs never go back: looked up in the stored batches, not in what the check
-/// above remembers.
-fn check_invariants(state: &mut State, topic: &str, index: i32, header: &BatchHeader, base_offset: i64) {
-    if header.producer_id < 0 {
-        return;
-    }
-    let Some(partition) = state.topics.get(topic).and_then(|t| t.partition(index)) else { return };
-    let before = partition.log.previous_of(header.producer_id, base_offset);
-    let Some(before) = before else { return };
-    let same_epoch = before.producer_epoch == header.producer_epoch;
-    let expected = if same_epoch { next_sequence(before.last_sequence()) } else { 0 };
-    if before.producer_epoch > header.producer_epoch || expected != header.base_sequence {
-        state.violation(format!(
-            "{topic}-{index}: producer {} wrote sequence {} of epoch {} at offset {base_offset} behind sequence {} of epoch {}",
-            header.producer_id,
-            header.base_sequence,
-            header.producer_epoch,
-            before.last_sequence(),
-            before.producer_epoch
-        ));
     }
 }
 

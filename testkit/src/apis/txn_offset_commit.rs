@@ -124,7 +124,8 @@ fn admit(state: &mut State, call: &Call, request: &TxnOffsetCommitRequest) -> Re
     }
     let place = (OFFSETS_TOPIC.to_owned(), partition);
     let adds = call.version >= 5;
-    let admitted = state.admit_to_transaction(&request.transactional_id, (id, epoch), place, adds, call.now);
+    let admitted =
+        state.admit_to_transaction(call.broker, &request.transactional_id, (id, epoch), place, adds, call.now);
     admitted.map_err(|code| match code {
         ErrorCode::TRANSACTION_ABORTABLE if call.version < 4 => ErrorCode::INVALID_TXN_STATE,
         ErrorCode::CONCURRENT_TRANSACTIONS if !adds => ErrorCode::COORDINATOR_NOT_AVAILABLE,
@@ -154,6 +155,8 @@ fn commit(
     };
     let (id, epoch) = producer_of(request);
     state.offset_producers.on_written(coordinator_partition(&request.group_id), id, epoch);
-    state.group(&request.group_id).offsets.commit_in_transaction(id, topic, partition.partition_index, committed);
+    let by_member = request.generation_id >= 0;
+    let offsets = &mut state.group(&request.group_id).offsets;
+    offsets.commit_in_transaction(id, by_member, topic, partition.partition_index, committed);
     Ok(())
 }

@@ -163,10 +163,16 @@ pub(crate) fn on_coordinators_changed(state: &mut State, now: Instant) {
 /// A transaction marker for a partition of `__consumer_offsets`: offsets of all groups that belong there become visible or go.
 pub(crate) fn on_marker(state: &mut State, partition: i32, marker: &Marker, now: Instant) {
     state.offset_producers.on_marker(partition, marker.producer_id, marker.producer_epoch);
+    let mut moved = Vec::new();
     for (name, group) in &mut state.groups {
         if coordinator_partition(name) == partition {
-            group.offsets.on_marker(marker.producer_id, marker.commit);
+            let of_group = group.offsets.on_marker(marker.producer_id, marker.commit);
+            moved.extend(of_group.into_iter().map(|moved| (name.clone(), moved)));
         }
+    }
+    for (group, ((topic, index), before, offset)) in moved {
+        let who = format!("the transaction of producer {}/{}", marker.producer_id, marker.producer_epoch);
+        state.check_committed(&group, &who, &topic, index, before, offset);
     }
     let what = if marker.commit { "commit" } else { "abort" };
     let Marker { producer_id, producer_epoch, .. } = marker;

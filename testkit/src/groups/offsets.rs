@@ -29,13 +29,14 @@ pub(crate) struct Offsets {
 #[derive(Debug, Clone)]
 struct Recorded {
     number: u64,
+    by_member: bool,
     committed: Committed,
 }
 
 impl Offsets {
     /// Stores an offset and returns the one before.
     pub(crate) fn commit(&mut self, topic: &str, partition: i32, committed: Committed) -> Option<Committed> {
-        let recorded = self.record(committed);
+        let recorded = self.record(committed, false);
         self.committed.insert((topic.to_owned(), partition), recorded).map(|before| before.committed)
     }
 
@@ -43,27 +44,32 @@ impl Offsets {
     pub(crate) fn commit_in_transaction(
         &mut self,
         producer_id: i64,
+        by_member: bool,
         topic: &str,
         partition: i32,
         committed: Committed,
     ) {
-        let recorded = self.record(committed);
+        let recorded = self.record(committed, by_member);
         self.pending.entry(producer_id).or_default().insert((topic.to_owned(), partition), recorded);
     }
 
-    /// A producer's transaction ended.
-    pub(crate) fn on_marker(&mut self, producer_id: i64, commit: bool) {
+    /// A producer's transaction ended. Returns which offsets of members went from where to where.
+    pub(crate) fn on_marker(&mut self, producer_id: i64, commit: bool) -> Vec<(Place, i64, i64)> {
+        let mut moved = Vec::new();
         let ended = self.pending.remove(&producer_id).unwrap_or_default();
         for (place, recorded) in ended.into_iter().filter(|_| commit) {
             if self.committed.get(&place).is_none_or(|known| known.number < recorded.number) {
-                self.committed.insert(place, recorded);
+                let (offset, by_member) = (recorded.committed.offset, recorded.by_member);
+                let before = self.committed.insert(place.clone(), recorded).filter(|_| by_member);
+                moved.extend(before.map(|before| (place, before.committed.offset, offset)));
             }
         }
+        moved
     }
 
-    fn record(&mut self, committed: Committed) -> Recorded {
+    fn record(&mut self, committed: Committed, by_member: bool) -> Recorded {
         self.commits += 1;
-        Recorded { number: self.commits, committed }
+        Recorded { number: self.commits, by_member, committed }
     }
 
     pub(crate) fn get(&self, topic: &str, partition: i32) -> Option<&Committed> {
@@ -140,8 +146,8 @@ mod tests {
     #[test]
     fn offsets_of_a_transaction_are_visible_after_its_commit_and_gone_after_its_abort() {
         let mut offsets = Offsets::default();
-        offsets.commit_in_transaction(1, "t", 0, at(5));
-        offsets.commit_in_transaction(2, "t", 1, at(7));
+        offsets.commit_in_transaction(1, true, "t", 0, at(5));
+        offsets.commit_in_transaction(2, true, "t", 1, at(7));
         assert_eq!(offsets.get("t", 0), None);
         assert!(offsets.is_pending("t", 0));
         offsets.on_marker(1, true);
@@ -154,9 +160,19 @@ mod tests {
     #[test]
     fn a_plain_commit_after_that_of_a_transaction_stays_when_the_transaction_ends() {
         let mut offsets = Offsets::default();
-        offsets.commit_in_transaction(1, "t", 0, at(5));
+        offsets.commit_in_transaction(1, true, "t", 0, at(5));
         offsets.commit("t", 0, at(3));
         offsets.on_marker(1, true);
         assert_eq!(offsets.get("t", 0), Some(&at(3)));
+    }
+
+    #[test]
+    fn a_transaction_of_a_member_tells_where_its_offsets_went() {
+        let mut offsets = Offsets::default();
+        offsets.commit("t", 0, at(7));
+        offsets.commit_in_transaction(1, true, "t", 0, at(5));
+        offsets.commit_in_transaction(2, false, "t", 0, at(4));
+        assert_eq!(offsets.on_marker(1, true), [(("t".to_owned(), 0), 7, 5)]);
+        assert_eq!(offsets.on_marker(2, true), [], "who is no member may go anywhere");
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod batch;
 pub(crate) mod marker;
 mod producers;
 mod transactions;
+mod truncate;
 mod unpack;
 
 use bytes::{Bytes, BytesMut};
@@ -234,6 +235,12 @@ impl Log {
         while self.epochs.len() > 1 && self.epochs[1].1 <= self.start {
             self.epochs.remove(0);
         }
+    }
+
+    /// The stored batch that begins at this offset.
+    pub(crate) fn batch_at(&self, base_offset: i64) -> Option<&Bytes> {
+        let at = self.batches.binary_search_by_key(&base_offset, |batch| batch.base_offset).ok()?;
+        self.batches.get(at).map(|batch| &batch.bytes)
     }
 
     /// Size of the stored batches in bytes.

@@ -68,6 +68,13 @@ impl Service<SocketAddr> for MemoryConnector {
                 let mut brokers = state.brokers.iter();
                 brokers.find(|(id, broker)| address_of(**id, broker.port) == address).map(|(id, _)| *id)
             });
+            if let Some(broker) = broker {
+                // A link that is cut answers nothing, not even "refused".
+                let mut changed = shared.control(|state| state.network.changed.subscribe());
+                while shared.control(|state| !state.stopped && !state.network.lets_connect(broker)) {
+                    let _ = changed.changed().await; // the state outlives this future
+                }
+            }
             let (answers, replies) = mpsc::unbounded_channel();
             let (cut, was_cut) = oneshot::channel();
             let connected = shared.control_at(|state, now| state.on_connected(broker?, answers, cut, now));

@@ -17,9 +17,7 @@ pub(crate) fn write(state: &mut State, id: &str, now: Instant) {
     let timestamp = state.wall_clock_ms(now);
     let Some(coordinated) = state.transactions.ids.get(id) else { return };
     let transaction = &coordinated.transaction;
-    if !transaction.is_decided() || coordinated.coordinator.is_none() {
-        return;
-    }
+    let Some(coordinator) = coordinated.coordinator.filter(|_| transaction.is_decided()) else { return };
     let marker = Marker {
         producer_id: transaction.producer_id,
         producer_epoch: transaction.epoch,
@@ -28,7 +26,7 @@ pub(crate) fn write(state: &mut State, id: &str, now: Instant) {
         timestamp,
     };
     for partition in transaction.partitions.clone() {
-        if !write_one(state, &partition, &marker, now) {
+        if !write_one(state, coordinator, &partition, &marker, now) {
             continue;
         }
         if let Some(coordinated) = state.transactions.ids.get_mut(id) {
@@ -40,15 +38,21 @@ pub(crate) fn write(state: &mut State, id: &str, now: Instant) {
     }
 }
 
-/// False if the partition has no leader now.
-fn write_one(state: &mut State, (topic, index): &(String, i32), marker: &Marker, now: Instant) -> bool {
+/// False if the partition has no leader now that the coordinator reaches.
+fn write_one(
+    state: &mut State,
+    coordinator: i32,
+    (topic, index): &(String, i32),
+    marker: &Marker,
+    now: Instant,
+) -> bool {
     if topic == OFFSETS_TOPIC {
         crate::groups::on_marker(state, *index, marker, now);
         return true;
     }
     let partition = state.topics.get_mut(topic).and_then(|topic| topic.partition_mut(*index));
     let Some(partition) = partition else { return true }; // deleted: there is nothing to mark
-    if partition.leader.is_none() {
+    if partition.leader.is_none_or(|leader| !state.network.reaches(coordinator, leader)) {
         return false;
     }
     let offset = partition.log.append_marker(marker, partition.leader_epoch);

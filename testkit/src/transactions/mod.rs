@@ -142,6 +142,7 @@ impl State {
     /// the partition is added.
     pub(crate) fn admit_to_transaction(
         &mut self,
+        broker: i32,
         id: &str,
         producer: IdAndEpoch,
         partition: (String, i32),
@@ -151,7 +152,7 @@ impl State {
         if id.is_empty() {
             return Err(ErrorCode::INVALID_REQUEST);
         }
-        if self.coordinator(id).is_none() {
+        if self.coordinator(id).is_none_or(|coordinator| !self.network.reaches(coordinator, broker)) {
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
         let transaction = self.transaction(id).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING)?;

@@ -27,7 +27,9 @@ use tokio::time::Instant;
 
 use super::offset_for_leader_epoch::check_epoch;
 use super::{Api, Call, Names, Pending, Served};
+use crate::invariants::Fetched;
 use crate::log::Log;
+use crate::planted::Defect;
 use crate::state::{State, Timer};
 pub(crate) use sessions::FetchSessions;
 use sessions::{Asked, Context, Place, Wanted};
@@ -228,7 +230,9 @@ impl ParkedFetch {
         if found.leader != Some(self.call.broker) {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
-        check_epoch(wanted.current_leader_epoch, found.leader_epoch)?;
+        if state.settings.planted != Some(Defect::LeaderEpochIgnored) {
+            check_epoch(wanted.current_leader_epoch, found.leader_epoch)?;
+        }
         if wanted.offset < found.log.start() || wanted.offset > found.log.end() {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
@@ -244,13 +248,26 @@ impl ParkedFetch {
         let mut response = FetchResponse::default();
         let mut room = self.max_bytes;
         let mut at_least_one = true;
-        let mut answers = Vec::new();
+        let (mut answers, mut epochs) = (Vec::new(), Vec::new());
         for wanted in self.wanted(state) {
             let data = self.read(state, wanted, &mut room, &mut at_least_one);
             if data.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER.0 && self.call.version >= 16 {
                 add_endpoint(state, &mut response.node_endpoints, data.current_leader.leader_id.0);
             }
             answers.push((wanted.place.clone(), data));
+            epochs.push(wanted.current_leader_epoch);
+        }
+        for ((place, data), client_epoch) in answers.iter().zip(epochs) {
+            if data.error_code == 0 {
+                state.check_fetched(&Fetched {
+                    topic: &place.name,
+                    partition: place.partition,
+                    client_epoch,
+                    high_watermark: data.high_watermark,
+                    read_committed: self.read_committed,
+                    records: data.records.as_ref().unwrap_or(&Bytes::new()),
+                });
+            }
         }
         let only_changes = matches!(self.context, Context::Incremental { .. });
         if let Context::Full { session } | Context::Incremental { session } = self.context {
@@ -335,6 +352,9 @@ impl ParkedFetch {
                     data.records = Some(read.bytes);
                 }
                 data.high_watermark = log.high_watermark();
+                if state.settings.planted == Some(Defect::HighWatermarkAheadOfIsr) {
+                    data.high_watermark += 1;
+                }
                 data.last_stable_offset = log.last_stable_offset();
                 if self.call.version >= 5 {
                     data.log_start_offset = log.start();

@@ -1,0 +1,17 @@
+//! Defects that a test plants in the brokers, to see that its checks can fail:
+//! `Cluster::builder().planted(Defect::SequenceCheckOff)`.
+#![doc(hidden)]
+
+/// One defect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Defect {
+    /// A batch is appended whatever its sequence is.
+    SequenceCheckOff,
+    /// A batch that came already is appended again.
+    DuplicateAccepted,
+    /// Fetch does not look at the leader epoch that the client knows.
+    LeaderEpochIgnored,
+    /// Fetch tells a high watermark beyond what the in-sync replicas have.
+    HighWatermarkAheadOfIsr,
+}
