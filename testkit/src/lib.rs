@@ -1,4 +1,4 @@
-//! A Kafka cluster inside the test process.
+//! A Kafka cluster inside the test process, and a proxy that makes the same faults in front of a real one.
 //!
 //! ```no_run
 //! # async fn f() -> std::io::Result<()> {
@@ -15,23 +15,93 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # What a test can do
+//!
+//! **Faults**: *when* a request looks like this, *then* react like that. [`FaultBuilder`] has the conditions, [`Reaction`] what can
+//! happen. A fault that never fires fails the test, with the line that made it: its premise did not come true.
+//!
+//! ```no_run
+//! # async fn f(cluster: milena_testkit::Cluster) {
+//! # use milena_testkit::{Api, ErrorCode, Reaction};
+//! # use std::time::Duration;
+//! cluster.faults().when(Api::OffsetCommit).group("billing").times(2).then(Reaction::Error(ErrorCode::NOT_COORDINATOR));
+//! cluster.faults().when(Api::Fetch).broker(2).always().then(Reaction::Delay(Duration::from_millis(200)));
+//! cluster.faults().any().client_id("far-away").then(Reaction::Bandwidth(50_000));
+//! cluster.faults().when(Api::Produce).probability(0.05).then(Reaction::ApplyThenDisconnect); // drawn from the seed
+//! # }
+//! ```
+//!
+//! **Barriers**: *stop when* a request comes, and *go on* when the test says so. [`Barrier`].
+//!
+//! ```no_run
+//! # async fn f(cluster: milena_testkit::Cluster) {
+//! # use milena_testkit::Api;
+//! let commit = cluster.stop_when(Api::EndTxn).transactional_id("copy").before_serving();
+//! commit.reached().await;
+//! cluster.move_coordinator("copy", 2);
+//! commit.go_on();
+//! # }
+//! ```
+//!
+//! **Brokers and the network**: crash with or without what was not flushed, restart, move leaders and coordinators, hold transaction
+//! markers, cut links one way or both. [`Cluster`], [`Link`].
+//!
+//! ```no_run
+//! # fn f(cluster: milena_testkit::Cluster) {
+//! # use milena_testkit::Link;
+//! cluster.move_coordinator("billing", 3);
+//! cluster.crash_losing_unflushed(1);
+//! cluster.restart(1);
+//! cluster.cut(Link::ToClients(2)); // requests arrive, answers do not
+//! cluster.heal_all();
+//! # }
+//! ```
+//!
+//! **The request log**: who asked whom for what, to print and to ask. A failing test prints its end, and the command that runs the test
+//! again with its seed. [`RequestLog`].
+//!
+//! ```no_run
+//! # fn f(cluster: milena_testkit::Cluster) {
+//! # use milena_testkit::Api;
+//! assert_eq!(cluster.request_log().api(Api::Produce).topic("orders").partition(0).count(), 3);
+//! println!("{}", cluster.request_log().group("billing"));
+//! # }
+//! ```
+//!
+//! **Invariants** are looked for in every test: sequences follow each other, no offset has two values, no partition has two owners in a
+//! generation, no member commits backwards, no reader gets what it may not see. A violation fails the test with a sentence and the
+//! log ([`Cluster::violations`]; off with [`ClusterBuilder::check_invariants`]).
+//!
+//! **Real Kafka** takes the same faults, barriers and questions from a [`Proxy`].
+//!
+//! ```no_run
+//! # async fn f() -> std::io::Result<()> {
+//! # use milena_testkit::{Api, Proxy, Reaction};
+//! let proxy = Proxy::builder("127.0.0.1:9092").start().await?;
+//! let late = proxy.faults().when(Api::EndTxn).transactional_id("copy").then(Reaction::HoldCopy);
+//! println!("connect to {}", proxy.bootstrap_servers());
+//! late.has_fired(1).await; // the transaction was ended, …
+//! late.release(); // … and now the same EndTxn comes again, from another connection
+//! # Ok(()) }
+//! ```
+//!
 //! # The journey of a request
 //!
 //! 1. Bytes arrive over TCP (`net/tcp.rs`) or through a pipe inside the process (`net/memory.rs`). The task of the connection
 //!    (`net/connection.rs`) takes one frame and does not look at the next before this one is answered: a broker serves one request
 //!    per connection at a time.
-//! 2. The one task that owns the cluster (`event_loop.rs`) gets the frame, and `state.rs` reads its header, finds the API in the
-//!    table of `apis/mod.rs`, decodes the request, writes a line into the log (`request_log.rs`) and compares it with the faults
-//!    (`faults.rs`).
+//! 2. The one task that owns the cluster (`event_loop.rs`, `state.rs`) gets the frame, unless its link is cut (`network.rs`). In
+//!    `serving.rs` its header is read, the API is found in the table of `apis/mod.rs`, the request is decoded, logged
+//!    (`request_log.rs`) and compared with the faults (`faults/`).
 //! 3. The API's own file under `apis/` serves it: a batch is validated (`log/batch.rs`), checked against what its producer wrote
 //!    before (`log/producers.rs`) and appended (`log/mod.rs`); a member joins its group (`groups/`); a transaction is decided
 //!    (`transactions/transaction.rs`), and its markers move the last stable offset (`transactions/markers.rs`,
-//!    `log/transactions.rs`).
+//!    `log/transactions.rs`). What was stored, and what is read, passes the checker (`invariants.rs`).
 //! 4. The answer goes back to the connection, at once or when there is data, when all members have joined, when the time is over, or
 //!    when a fault lets it go.
 //!
 //! Nothing in there reads a clock, draws lots or starts a task: with the same seed, on pipes and under `tokio::time::pause`, the same
-//! client sees the same cluster, byte for byte.
+//! client sees the same cluster, byte for byte. The proxy (`proxy/`) shares the table of APIs, the faults and the log, and nothing else.
 
 mod apis;
 mod builder;
