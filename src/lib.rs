@@ -12,9 +12,9 @@ pub use milena_client::{
 pub use milena_client::{Deserializer, SerializeError, Serializer, serde};
 pub use milena_consumer::{
     Assignment, Assignments, Assignor, AssignorError, Consumer, ConsumerBuilder, ConsumerHandle, ConsumerRecord,
-    CooperativeSticky, GroupMetadata, Headers, IsolationLevel, ListenerFuture, Member, OffsetAndMetadata, OffsetReset,
-    PartitionConsumer, PartitionConsumerBuilder, PartitionRecords, PartitionState, RebalanceListener,
-    RebalanceProtocol, RecordRef, Records, RecordsIter, StartAt, Subscription, TopicSizes,
+    CooperativeSticky, GenerationHold, GroupMetadata, Headers, IsolationLevel, ListenerFuture, Member,
+    OffsetAndMetadata, OffsetReset, PartitionConsumer, PartitionConsumerBuilder, PartitionRecords, PartitionState,
+    RebalanceListener, RebalanceProtocol, RecordRef, Records, RecordsIter, StartAt, Subscription, TopicSizes,
 };
 pub use milena_producer::{
     AbortError, Acks, Appended, AsRecord, Choice, ClusterView, CommitError, Compression, Delivery, Header,

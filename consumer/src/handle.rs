@@ -1,9 +1,10 @@
 //! The handle: what can be done to a consumer while a read waits, from any task or thread.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use milena_client::{Error, ErrorKind, GroupMetadata, OffsetAndMetadata, TopicPartition};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::commits::Offsets;
 use crate::driver::group::Command;
@@ -142,5 +143,54 @@ impl ConsumerHandle {
         let (reply, answer) = oneshot::channel();
         group.send(Command::Identity { reply }).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
+    }
+
+    /// Whether this member is joining its group, or not in it: its generation is about to end. Never for a consumer without a group.
+    pub fn is_rebalancing(&self) -> bool {
+        self.shared.rebalancing.load(Ordering::Relaxed)
+    }
+
+    /// Member id and generation, which stay what they are for as long as the [hold](GenerationHold) lives: this member puts off
+    /// joining again, and the group waits for it. For a transaction's offsets, which are refused if a join of the member's own comes
+    /// in between. Waits for the end of a join that is under way.
+    ///
+    /// # Errors
+    /// As [`group_metadata`](Self::group_metadata).
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is held.
+    pub async fn hold_generation(&self) -> Result<GenerationHold, Error> {
+        let Some(group) = &self.shared.group else {
+            return Ok(GenerationHold { group: GroupMetadata::default(), driver: None });
+        };
+        let (reply, answer) = oneshot::channel();
+        group.send(Command::Hold { reply }).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+/// Keeps a member in its generation: [`ConsumerHandle::hold_generation`]. Keep it shortly: the whole group waits, and after
+/// [`max_poll_interval`](crate::ConsumerBuilder::max_poll_interval) goes on without this member.
+#[derive(Debug)]
+#[must_use = "dropped, the member may join again"]
+pub struct GenerationHold {
+    pub(crate) group: GroupMetadata,
+    /// Who is told of the end; nobody, for a consumer without a group.
+    pub(crate) driver: Option<mpsc::UnboundedSender<Command>>,
+}
+
+impl GenerationHold {
+    /// Member id and generation.
+    pub fn group_metadata(&self) -> &GroupMetadata {
+        &self.group
+    }
+}
+
+impl Drop for GenerationHold {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.driver {
+            // Nobody listens if the consumer has been closed.
+            let _ = driver.send(Command::Release);
+        }
     }
 }

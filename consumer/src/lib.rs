@@ -41,7 +41,7 @@ pub use assignor::{Assignments, Assignor, AssignorError, CooperativeSticky, Memb
 pub use config::{IsolationLevel, OffsetReset, StartAt};
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use group::{Assignment, MalformedBlob, Subscription};
-pub use handle::ConsumerHandle;
+pub use handle::{ConsumerHandle, GenerationHold};
 pub use listener::{ListenerFuture, RebalanceListener};
 pub use milena_client::{GroupMetadata, OffsetAndMetadata};
 pub use milena_protocol::records::{Header, Headers};

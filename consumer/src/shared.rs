@@ -1,6 +1,6 @@
 //! What the parts of one consumer share: the table of partitions behind its lock, the signals around it, the budget, the counters.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     /// Moves whenever the user shows that it lives: polls, receives, acknowledges.
     pub(crate) polls: AtomicU64,
     pub(crate) acks: AtomicU64,
+    /// The member joins, or is none.
+    pub(crate) rebalancing: AtomicBool,
     pub(crate) metrics: Counters,
     /// The group's driver, for a member of a group.
     pub(crate) group: Option<mpsc::UnboundedSender<Command>>,
@@ -54,6 +56,7 @@ impl Shared {
             lent_at: AtomicI64::new(i64::MIN),
             polls: AtomicU64::new(0),
             acks: AtomicU64::new(0),
+            rebalancing: AtomicBool::new(group.is_some()),
             metrics: metrics::counters(&link),
             config,
             link,

@@ -414,6 +414,35 @@ async fn a_held_join_delays_no_heartbeat() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_generation_that_is_held_ends_when_it_is_let_go() {
+    let world = World::new(Cluster::builder().brokers(1).topic("t", 2)).await;
+    let mut first = world.consumer("g").subscribe(["t"]).build().await.unwrap();
+    let mut seen = Seen::default();
+    while first.handle().assignment().is_empty() {
+        drink(&mut first, &mut seen).await;
+    }
+    let handle = first.handle();
+    let holds = [handle.hold_generation().await.unwrap(), handle.hold_generation().await.unwrap()];
+    let second = world.consumer("g").subscribe(["t"]).build().await.unwrap();
+    for held in holds {
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!((held.group_metadata().generation, handle.is_rebalancing()), (1, false));
+        assert_eq!(
+            world.cluster.group_info("g").unwrap().generation,
+            1,
+            "the group waits, though it has heard of the other"
+        );
+        assert!(second.handle().assignment().is_empty());
+        drop(held);
+    }
+    // Asked for in the midst of the join, it is the next one.
+    sleep(Duration::from_millis(1)).await;
+    assert!(handle.hold_generation().await.unwrap().group_metadata().generation > 1);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((second.handle().assignment().len(), handle.assignment().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_of_which_nothing_is_heard_leaves_and_comes_back_when_it_polls() {
     let world = World::new(Cluster::builder().brokers(1).topic("t", 1)).await;
     fill(&world, 1, 0..10).await;

@@ -127,3 +127,46 @@ async fn a_restarted_application_goes_on_where_it_had_committed() {
     assert_eq!(counts(&client, COUNTS, 2).await.1, written, "nothing is left to do, and nothing is written");
     client.close().await;
 }
+
+/// A commit that asks for the group's generation holds it until its offsets are there: the members that join wait for it.
+#[tokio::test(start_paused = true)]
+async fn members_that_join_cost_no_transaction() {
+    let mut rejoined = 0;
+    for seed in 0..6 {
+        let cluster = cluster(6).latency(Duration::from_millis(5)).start_in_memory().unwrap();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (lines, plain) = text(seed, 3_000);
+        let writer = client(&cluster, 99).await;
+        let loading = async {
+            for chunk in lines.chunks(10) {
+                load(&writer, chunk).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let delays: Vec<Duration> = (0..3).map(|n| Duration::from_millis(n * 2_500 + rng.u64(0..1_000))).collect();
+        let starting = async {
+            let mut running = Vec::new();
+            for (number, delay) in delays.into_iter().enumerate() {
+                let app = client(&cluster, number as u64).await;
+                tokio::time::sleep(delay).await;
+                let streams = KafkaStreams::new(word_count(), config()).start(&app).await.unwrap();
+                streams.running().await.unwrap();
+                running.push((app, streams));
+            }
+            running
+        };
+        let ((), mut running) = tokio::join!(loading, starting);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let log = cluster.request_log();
+        let aborts = log.api(Api::EndTxn).only(|entry| entry.digest.ends_with("abort"));
+        assert!(aborts.is_empty(), "seed {seed}:\n{aborts}");
+        rejoined += log.api(Api::JoinGroup).count();
+        assert_eq!(committed_counts(&writer, COUNTS, 6).await, plain, "seed {seed}");
+        while let Some((app, streams)) = running.pop() {
+            streams.close(Duration::from_secs(30)).await.unwrap();
+            app.close().await;
+        }
+        writer.close().await;
+    }
+    assert!(rejoined > 60, "there were rebalances while it worked: {rejoined}");
+}

@@ -36,6 +36,7 @@ use crate::Assignor;
 use crate::commits::{Answer, CommitQueue, Offsets, Ticket};
 use crate::group::classic::{Action, Failure, Joined, Membership, Settings};
 use crate::group::{Assignment, Subscription};
+use crate::handle::GenerationHold;
 use crate::metrics;
 use crate::partitions::Stand;
 use crate::shared::Shared;
@@ -68,6 +69,10 @@ pub(crate) enum Command {
     Commit { offsets: Option<Offsets>, reply: oneshot::Sender<Result<(), Error>> },
     /// Tell the identity.
     Identity { reply: oneshot::Sender<Result<GroupMetadata, Error>> },
+    /// Tell the identity, and keep it until it is [released](Self::Release).
+    Hold { reply: oneshot::Sender<Result<GenerationHold, Error>> },
+    /// One hold less.
+    Release,
     /// Commit, give everything up, leave. The reply says what could not be committed.
     Close { deadline: Instant, reply: oneshot::Sender<Result<(), Error>> },
 }
@@ -144,6 +149,9 @@ struct Driver {
     lost_untold: VecDeque<Vec<TopicPartition>>,
     /// Commits that somebody waits for.
     waiting: Vec<(Ticket, oneshot::Sender<Result<(), Error>>)>,
+    /// How often the generation is held, and who waits for the end of a join to hold it.
+    holds: usize,
+    to_hold: Vec<oneshot::Sender<Result<GenerationHold, Error>>>,
     closing: Option<Closing>,
     led: Option<Led>,
     auto_commit_at: Option<Instant>,
@@ -192,6 +200,8 @@ pub(crate) async fn run(
         life: 0,
         lost_untold: VecDeque::new(),
         waiting: Vec::new(),
+        holds: 0,
+        to_hold: Vec::new(),
         closing: None,
         led: None,
         auto_commit_at: config.auto_commit.map(|interval| now + interval),
@@ -236,12 +246,14 @@ impl Driver {
         let now = self.link.now();
         self.look_at_poll_clock(now);
         self.look_at_coordinator(now);
+        self.hold_generation();
         self.auto_commit(now);
         while let Some(action) = self.membership.poll(now) {
             self.act(action);
         }
         self.advance_revocation(now);
         self.advance_closing(now);
+        self.hold_generation();
         while let Some(action) = self.membership.poll(now) {
             self.act(action);
         }
@@ -292,6 +304,8 @@ impl Driver {
             Command::Identity { reply } => {
                 let _ = reply.send(self.identity());
             }
+            Command::Hold { reply } => self.to_hold.push(reply),
+            Command::Release => self.holds -= 1,
             Command::Close { deadline, reply } => self.begin_closing(deadline, reply),
         }
     }
@@ -307,6 +321,27 @@ impl Driver {
         }
         let (group, instance_id) = (self.config.group.clone(), self.config.instance_id.clone());
         Ok(GroupMetadata { group, member_id, generation, instance_id })
+    }
+
+    /// Answers those who want to hold the generation: at once, or when the join that is under way is over.
+    fn hold_generation(&mut self) {
+        let is_settled = self.membership.is_settled();
+        self.shared.rebalancing.store(!is_settled, Ordering::Relaxed);
+        for reply in std::mem::take(&mut self.to_hold) {
+            let _ = match self.identity() {
+                Err(error) => reply.send(Err(error)),
+                Ok(group) if is_settled => {
+                    self.holds += 1;
+                    // A hold that nobody takes is dropped, and so released.
+                    reply.send(Ok(GenerationHold { group, driver: self.shared.group.clone() }))
+                }
+                Ok(_) => {
+                    self.to_hold.push(reply);
+                    continue;
+                }
+            };
+        }
+        self.membership.set_held(self.holds > 0);
     }
 
     // ---- membership ----

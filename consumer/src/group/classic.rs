@@ -132,6 +132,8 @@ pub(crate) struct Membership {
     owned: BTreeSet<TopicPartition>,
     /// The number of the revocation under way.
     revoking: Option<u64>,
+    /// The generation must not end by this member's doing.
+    held: bool,
     /// Why the next join happens (KIP-800).
     reason: &'static str,
     attempts: u64,
@@ -152,6 +154,7 @@ impl Membership {
             generation: -1,
             owned: BTreeSet::new(),
             revoking: None,
+            held: false,
             reason: "the consumer has subscribed",
             attempts: 0,
             heartbeat_due: now,
@@ -172,6 +175,16 @@ impl Membership {
         self.generation >= 0 && matches!(self.state, State::Joining { .. } | State::Stable { .. })
     }
 
+    /// Whether this is a member, and does not join at the moment.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self.state, State::Stable { .. })
+    }
+
+    /// Whether to put off joining again. The coordinator waits for it, as long as it waits for any member; it is not told.
+    pub(crate) fn set_held(&mut self, held: bool) {
+        self.held = held;
+    }
+
     #[cfg(test)]
     /// Whether nothing is under way: a member with an assignment.
     pub(crate) fn is_stable(&self) -> bool {
@@ -188,7 +201,7 @@ impl Membership {
         let join = match self.state {
             _ if self.revoking.is_some() => None,
             State::Away { join_at } => join_at,
-            State::Stable { rejoin_at } => rejoin_at,
+            State::Stable { rejoin_at } => rejoin_at.filter(|_| !self.held),
             _ => None,
         };
         let heartbeat = (self.has_coordinator() && self.heartbeat_under_way.is_none()).then_some(self.heartbeat_due);
@@ -212,7 +225,8 @@ impl Membership {
             return;
         }
         let due = match self.state {
-            State::Away { join_at: Some(at) } | State::Stable { rejoin_at: Some(at) } => at <= now,
+            State::Away { join_at: Some(at) } => at <= now,
+            State::Stable { rejoin_at: Some(at) } => at <= now && !self.held,
             _ => false,
         };
         if due && self.revoking.is_none() {
@@ -794,6 +808,23 @@ mod tests {
         assert!(scene.member.may_commit(), "what is given up is committed first");
         scene.member.on_revoked(*attempt, scene.now, &tps(&[2, 3]));
         assert!(matches!(scene.next(), Some(Action::Join { owned, generation: 2, .. }) if owned == tps(&[0, 1, 7])));
+    }
+
+    #[test]
+    fn a_generation_that_is_held_does_not_end_until_it_is_let_go() {
+        let mut scene = Scene::stable(Cooperative, &[0]);
+        scene.member.set_held(true);
+        scene.heartbeat(Err(ErrorCode::REBALANCE_IN_PROGRESS.into()));
+        assert_eq!(scene.next(), None);
+        assert_eq!(scene.member.wake_at(), Some(scene.now + 3 * SECOND), "heartbeats go on");
+        scene.member.set_held(false);
+        assert!(matches!(scene.next(), Some(Action::Join { generation: 1, .. })));
+        // Who is no member any more has no generation to hold.
+        let mut scene = Scene::stable(Cooperative, &[0]);
+        scene.member.set_held(true);
+        scene.heartbeat(Err(ErrorCode::UNKNOWN_MEMBER_ID.into()));
+        scene.pass(SECOND);
+        assert!(matches!(scene.all()[..], [Action::Lose { .. }, Action::Join { .. }]));
     }
 
     #[test]

@@ -145,6 +145,26 @@ pub(crate) async fn group_metadata(cut: &Cut) -> Footprint {
     world.end().await
 }
 
+pub(crate) async fn hold_generation(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut consumer = member(&world).await;
+    consumer.poll(MINUTE).await.unwrap();
+    let handle = consumer.handle();
+    drop(cut.of(handle.hold_generation()).await);
+    let held = handle.hold_generation().await.unwrap();
+    assert_eq!(held.group_metadata().generation, 1);
+    drop(held);
+    // Nothing is held any more: another member gets into the group.
+    let second = member(&world).await;
+    while handle.group_metadata().await.unwrap().generation == 1 || handle.is_rebalancing() {
+        consumer.poll(SECOND).await.unwrap().ack();
+    }
+    second.close(MINUTE).await.unwrap();
+    consumer.close(MINUTE).await.unwrap();
+    drop(handle);
+    world.end().await
+}
+
 pub(crate) async fn build_reader(cut: &Cut) -> Footprint {
     let world = start().await;
     let before = world.footprint().await;

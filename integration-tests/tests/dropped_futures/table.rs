@@ -51,6 +51,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "consumer::ConsumerHandle::commit", scenario: |cut| Box::pin(consumer::commit(cut)) },
     Row { call: "consumer::ConsumerHandle::commit_offsets", scenario: |cut| Box::pin(consumer::commit_offsets(cut)) },
     Row { call: "consumer::ConsumerHandle::group_metadata", scenario: |cut| Box::pin(consumer::group_metadata(cut)) },
+    Row { call: "consumer::ConsumerHandle::hold_generation", scenario: |cut| Box::pin(consumer::hold_generation(cut)) },
     Row { call: "consumer::PartitionConsumerBuilder::build", scenario: |cut| Box::pin(consumer::build_reader(cut)) },
     Row { call: "consumer::PartitionConsumer::recv", scenario: |cut| Box::pin(consumer::recv_of_a_reader(cut)) },
     Row { call: "consumer::PartitionConsumer::poll", scenario: |cut| Box::pin(consumer::poll_of_a_reader(cut)) },

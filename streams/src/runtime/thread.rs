@@ -11,7 +11,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use milena_client::{Admin, Client, Error, ErrorKind, OffsetAndMetadata, TopicPartition, protocol::ErrorCode};
 use milena_consumer::{
-    Consumer, ConsumerHandle, IsolationLevel, ListenerFuture, OffsetReset, RebalanceListener, Records,
+    Consumer, ConsumerHandle, GenerationHold, GroupMetadata, IsolationLevel, ListenerFuture, OffsetReset,
+    RebalanceListener, Records,
 };
 use milena_producer::Producer;
 use tokio::{
@@ -50,6 +51,9 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 
 /// How often committed records of repartition topics are deleted (Java: `repartition.purge.interval.ms`).
 const PURGE: Duration = Duration::from_secs(30);
+
+/// Which part of a transaction's time the end of a join may take.
+const JOIN_SHARE: u32 = 4;
 
 /// How long a thread of a failed application has for leaving the group.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -166,6 +170,8 @@ struct StreamThread {
     sends: Sends,
     tasks: BTreeMap<TaskId, Active>,
     commit_at: Instant,
+    /// A commit is being put off, at most until then.
+    put_off_until: Option<Instant>,
     purge_at: Instant,
     /// A task's record cache is full.
     commit_soon: bool,
@@ -215,6 +221,7 @@ impl StreamThread {
         let mut thread = Self {
             handle: consumer.handle(),
             commit_at: now + config.commit_every(),
+            put_off_until: None,
             purge_at: now + PURGE,
             commit_soon: false,
             is_assigned: false,
@@ -383,6 +390,9 @@ impl StreamThread {
         match event {
             GroupEvent::Assigned(partitions, done) => {
                 self.is_assigned = true;
+                if self.put_off_until.take().is_some() {
+                    self.commit_at = self.now();
+                }
                 let ids: Vec<TaskId> = self.task_ids(&partitions);
                 for id in ids {
                     if !self.tasks.contains_key(&id) {
@@ -536,10 +546,22 @@ impl StreamThread {
     // ---- commits ----
 
     async fn commit_if_due(&mut self) -> Result<(), Trouble> {
-        if self.commit_soon || self.now() >= self.commit_at {
+        if self.commit_soon || (self.now() >= self.commit_at && !self.puts_commit_off()) {
             self.commit().await?;
         }
         Ok(())
+    }
+
+    /// Offsets in a transaction are refused if a join ends while they are on their way: everything written would be done again. So
+    /// a commit waits for the end of a join, and the work goes on meanwhile; but not for long, because transactions have their time.
+    fn puts_commit_off(&mut self) -> bool {
+        if !self.config.is_exactly_once() || !self.handle.is_rebalancing() {
+            return false;
+        }
+        let now = self.now();
+        let until = *self.put_off_until.get_or_insert(now + self.config.transaction_timeout / JOIN_SHARE);
+        self.commit_at = until;
+        now < until
     }
 
     /// Flushes, waits for the producer, commits what was processed.
@@ -572,6 +594,7 @@ impl StreamThread {
         self.publish_committed();
         self.purge().await;
         self.commit_at = self.now() + self.config.commit_every();
+        self.put_off_until = None;
         Ok(())
     }
 
@@ -604,8 +627,9 @@ impl StreamThread {
             };
         }
         // Asked for at the last moment: a group that has moved on refuses the generation of before.
-        let committed = match self.handle.group_metadata().await {
-            Ok(group) => self.sends.commit(offsets.clone(), &group).await,
+        let patience = self.client.spawner().sleep_until(self.now() + self.config.transaction_timeout / JOIN_SHARE);
+        let committed = match held(self.handle.clone(), patience).await {
+            Ok((group, _held)) => self.sends.commit(offsets.clone(), &group).await,
             // Lost, and the news is still on its way.
             Err(error) => Err(error),
         };
@@ -709,6 +733,18 @@ fn isolation(guarantee: ProcessingGuarantee) -> IsolationLevel {
     match guarantee {
         ProcessingGuarantee::AtLeastOnce => IsolationLevel::ReadUncommitted,
         ProcessingGuarantee::ExactlyOnce => IsolationLevel::ReadCommitted,
+    }
+}
+
+/// Who the member is while its offsets are on their way; of a join that takes long the end is not waited for.
+async fn held(
+    handle: ConsumerHandle,
+    patience: impl Future<Output = ()>,
+) -> Result<(GroupMetadata, Option<GenerationHold>), Error> {
+    tokio::select! {
+        biased;
+        held = handle.hold_generation() => held.map(|held| (held.group_metadata().clone(), Some(held))),
+        () = patience => Ok((handle.group_metadata().await?, None)),
     }
 }
 
