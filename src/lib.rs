@@ -18,9 +18,9 @@ pub use milena_consumer::{
 };
 pub use milena_producer::{
     AbortError, Acks, Appended, AsRecord, Choice, ClusterView, CommitError, Compression, Delivery, Header,
-    InitialiseError, Murmur2, OwnedRecord, Partitioner, Placed, ProduceError, Producer, ProducerBuilder, Record,
-    RecordView, Transaction, TransactionSender, TransactionalProducer, TransactionalProducerBuilder,
-    UninitialisedProducer, Unplaced, murmur2_partition,
+    InitialiseError, Murmur2, OwnedRecord, Partitioner, Placed, Producer, ProducerBuilder, Record, RecordView,
+    Transaction, TransactionSender, TransactionalProducer, TransactionalProducerBuilder, UninitialisedProducer,
+    Unplaced, murmur2_partition,
 };
 pub use milena_protocol::{ApiKey, ErrorCode};
 

@@ -102,41 +102,60 @@ fn special(api: ApiKey, code: ErrorCode) -> Option<Action> {
 pub(crate) fn cause(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::OFFSET_OUT_OF_RANGE => {
-            "the offset is not in the log: it was deleted by retention, or the log was cut."
+            "the offset is not in the log: it was deleted by retention, or the log was cut. Seek to one that is there, or choose an \
+             offset_reset."
         }
-        ErrorCode::CORRUPT_MESSAGE => "the broker found the checksum of a batch wrong: bytes were changed on the way.",
+        ErrorCode::CORRUPT_MESSAGE => {
+            "the broker found the checksum of a batch wrong: bytes were changed on the way. Look at the network and the memory \
+             between here and there."
+        }
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
             "the broker does not know this topic or partition: check its name, or create it."
         }
-        ErrorCode::LEADER_NOT_AVAILABLE => "the partition has no leader at the moment: its brokers may be down.",
-        ErrorCode::NOT_LEADER_OR_FOLLOWER => "the partition's leader has moved to another broker.",
-        ErrorCode::REQUEST_TIMED_OUT => "the broker did not finish in time: its replicas may be slow.",
+        ErrorCode::LEADER_NOT_AVAILABLE => {
+            "the partition has no leader at the moment: its brokers may be down; start them."
+        }
+        ErrorCode::NOT_LEADER_OR_FOLLOWER => {
+            "the partition's leader has moved to another broker: ask again, and the new one is asked."
+        }
+        ErrorCode::REQUEST_TIMED_OUT => {
+            "the broker did not finish in time: its replicas may be slow or down. Look at its log, or allow more time."
+        }
         ErrorCode::MESSAGE_TOO_LARGE => {
             "the batch is larger than the topic allows: raise max.message.bytes of the topic, or send smaller records."
         }
-        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS => "the coordinator is still loading its state.",
-        ErrorCode::COORDINATOR_NOT_AVAILABLE => "there is no coordinator yet: the internal topic may have no leader.",
-        ErrorCode::NOT_COORDINATOR => "the coordinator has moved to another broker.",
+        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS => "the coordinator is still loading its state: ask again in a while.",
+        ErrorCode::COORDINATOR_NOT_AVAILABLE => {
+            "there is no coordinator yet: the internal topic may have no leader; look at the brokers, and ask again."
+        }
+        ErrorCode::NOT_COORDINATOR => {
+            "the coordinator has moved to another broker: ask again, and the new one is asked."
+        }
         ErrorCode::INVALID_TOPIC_EXCEPTION => {
-            "the topic's name is not allowed: 1 to 249 letters, digits, dots, underscores or hyphens."
+            "the topic's name is not allowed: take 1 to 249 letters, digits, dots, underscores or hyphens."
         }
         ErrorCode::NOT_ENOUGH_REPLICAS => {
-            "fewer replicas are in sync than min.insync.replicas asks for: a broker may be down."
+            "fewer replicas are in sync than min.insync.replicas asks for: a broker may be down; start it."
         }
         ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND => {
-            "the leader has written the batch, but fewer replicas are in sync than min.insync.replicas asks for."
+            "the leader has written the batch, but fewer replicas are in sync than min.insync.replicas asks for: a broker may be \
+             down; start it."
         }
-        ErrorCode::ILLEGAL_GENERATION => "the group has rebalanced: this member's generation is over.",
+        ErrorCode::ILLEGAL_GENERATION => {
+            "the group has rebalanced: this member's generation is over. Another member may have read on from the last commit."
+        }
         ErrorCode::INCONSISTENT_GROUP_PROTOCOL => {
             "the group's members use another protocol or assignor: use the same one, or wait until they have left."
         }
         ErrorCode::UNKNOWN_MEMBER_ID => {
-            "the coordinator does not know this member any more: it was away for longer than the session time-out."
+            "the coordinator does not know this member any more: it was away for longer than the session time-out. Allow more time \
+             (session_timeout), or find out what blocked it."
         }
         ErrorCode::INVALID_SESSION_TIMEOUT => {
-            "the session time-out is outside what the broker allows (group.min/max.session.timeout.ms)."
+            "the session time-out is outside what the broker allows: change session_timeout, or the broker's \
+             group.min/max.session.timeout.ms."
         }
-        ErrorCode::REBALANCE_IN_PROGRESS => "the group is rebalancing.",
+        ErrorCode::REBALANCE_IN_PROGRESS => "the group is rebalancing: ask again when it has come to an end.",
         ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
             "this principal may not use the topic: grant it the operation with an ACL."
         }
@@ -144,20 +163,32 @@ pub(crate) fn cause(code: ErrorCode) -> &'static str {
         ErrorCode::CLUSTER_AUTHORIZATION_FAILED => {
             "this principal may not do that on the cluster: grant it with an ACL."
         }
-        ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => "this principal may not use the transactional id.",
-        ErrorCode::UNSUPPORTED_VERSION => "the broker does not speak this version of the API.",
-        ErrorCode::TOPIC_ALREADY_EXISTS => "the topic exists already.",
-        ErrorCode::INVALID_PARTITIONS => "the number of partitions is not allowed.",
-        ErrorCode::INVALID_REPLICATION_FACTOR => {
-            "the replication factor is below 1 or above the number of brokers that are up."
+        ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => {
+            "this principal may not use the transactional id: grant it WRITE with an ACL."
         }
-        ErrorCode::INVALID_CONFIG => "a topic setting is not known or its value not allowed.",
-        ErrorCode::POLICY_VIOLATION => "the cluster's policy forbids it.",
-        ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => "the broker expected another sequence number of this producer.",
-        ErrorCode::DUPLICATE_SEQUENCE_NUMBER => "the broker has this batch already.",
-        ErrorCode::INVALID_PRODUCER_EPOCH => "a newer epoch of this producer is known to the broker.",
+        ErrorCode::UNSUPPORTED_VERSION => "the broker does not speak this version of the API: use a newer broker.",
+        ErrorCode::TOPIC_ALREADY_EXISTS => "the topic exists already: use it, or choose another name.",
+        ErrorCode::INVALID_PARTITIONS => {
+            "the number of partitions is not allowed: give 1 or more, or -1 for the broker's default."
+        }
+        ErrorCode::INVALID_REPLICATION_FACTOR => {
+            "the replication factor is below 1 or above the number of brokers that are up: choose another, or start more brokers."
+        }
+        ErrorCode::INVALID_CONFIG => {
+            "a topic setting is not known or its value not allowed: compare it with the topic settings of the broker's version."
+        }
+        ErrorCode::POLICY_VIOLATION => {
+            "the cluster's policy forbids it: ask who runs the cluster (create.topic.policy.class.name)."
+        }
+        ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => {
+            "the broker expected another sequence number of this producer: a batch before it is missing. Look at that one's error."
+        }
+        ErrorCode::DUPLICATE_SEQUENCE_NUMBER => "the broker has this batch already: nothing is lost.",
+        ErrorCode::INVALID_PRODUCER_EPOCH => {
+            "a newer epoch of this producer is known to the broker: another one with its transactional id may have begun."
+        }
         ErrorCode::PRODUCER_FENCED => {
-            "another producer with the same transactional id has taken over: only one may be alive."
+            "another producer with the same transactional id has taken over: only one may be alive, so give each its own id."
         }
         ErrorCode::INVALID_TXN_STATE => {
             "the coordinator does not expect that in the transaction's state: it may have ended it, because it lasted longer than \
@@ -171,36 +202,47 @@ pub(crate) fn cause(code: ErrorCode) -> &'static str {
             "transaction_timeout is longer than the brokers allow (transaction.max.timeout.ms): shorten it."
         }
         ErrorCode::CONCURRENT_TRANSACTIONS => {
-            "the coordinator is still completing an earlier transaction of this transactional id."
+            "the coordinator is still completing an earlier transaction of this transactional id: ask again in a while."
         }
         ErrorCode::TRANSACTION_ABORTABLE => "the transaction cannot go on: abort it and do its work again.",
-        ErrorCode::OPERATION_NOT_ATTEMPTED => "another part of the same request was refused, so nothing was done.",
-        ErrorCode::STALE_MEMBER_EPOCH | ErrorCode::FENCED_MEMBER_EPOCH => {
-            "the group has gone on: this member's epoch is over."
+        ErrorCode::OPERATION_NOT_ATTEMPTED => {
+            "another part of the same request was refused, so nothing was done: look at that one's error."
         }
-        ErrorCode::UNKNOWN_PRODUCER_ID => "the broker has forgotten this producer.",
+        ErrorCode::STALE_MEMBER_EPOCH | ErrorCode::FENCED_MEMBER_EPOCH => {
+            "the group has gone on: this member's epoch is over. Another member may have read on from the last commit."
+        }
+        ErrorCode::UNKNOWN_PRODUCER_ID => {
+            "the broker has forgotten this producer: it wrote nothing for longer than producer.id.expiration.ms, or its records were \
+             deleted."
+        }
         ErrorCode::KAFKA_STORAGE_ERROR => "the broker's disk failed: look at its log.",
         ErrorCode::FENCED_LEADER_EPOCH | ErrorCode::UNKNOWN_LEADER_EPOCH => {
-            "client and broker disagree about the leader's epoch: one of them has old metadata."
+            "client and broker disagree about the leader's epoch: one of them has old metadata. Ask again in a while."
         }
         ErrorCode::MEMBER_ID_REQUIRED => "the coordinator has given a member id: join again with it.",
-        ErrorCode::GROUP_MAX_SIZE_REACHED => "the group is full (group.max.size).",
-        ErrorCode::FENCED_INSTANCE_ID => "another member with the same group.instance.id has taken over.",
+        ErrorCode::GROUP_MAX_SIZE_REACHED => {
+            "the group is full: raise the broker's group.max.size, or run fewer members."
+        }
+        ErrorCode::FENCED_INSTANCE_ID => {
+            "another member with the same group.instance.id has taken over: give each its own."
+        }
         ErrorCode::INVALID_RECORD => {
             "the broker refuses the record: a compacted topic needs keys, or its timestamp is outside the allowed range."
         }
-        ErrorCode::UNSTABLE_OFFSET_COMMIT => "an open transaction has offsets of this group pending.",
+        ErrorCode::UNSTABLE_OFFSET_COMMIT => {
+            "an open transaction has offsets of this group pending: ask again when it has ended."
+        }
         ErrorCode::UNKNOWN_TOPIC_ID => {
-            "the broker does not know the topic's id: the topic may have been deleted and made anew."
+            "the broker does not know the topic's id: the topic may have been deleted and made anew. Ask again in a while."
         }
         ErrorCode::THROTTLING_QUOTA_EXCEEDED => "a quota of the cluster is used up: wait, or have it raised.",
-        ErrorCode::GROUP_ID_NOT_FOUND => "there is no such group.",
+        ErrorCode::GROUP_ID_NOT_FOUND => "there is no such group: check its name.",
         ErrorCode::NON_EMPTY_GROUP => "the group still has members: stop them first.",
         ErrorCode::REBOOTSTRAP_REQUIRED => {
             "the cluster behind this address is another one now: the client starts again from its bootstrap servers."
         }
         ErrorCode::UNKNOWN_SERVER_ERROR => "the broker failed without saying why: look at its log.",
-        _ => "the broker refused.",
+        _ => "the broker refused: the code in brackets is Kafka's word for why. Look at the broker's log.",
     }
 }
 

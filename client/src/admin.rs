@@ -127,7 +127,7 @@ impl Admin {
                         Error::from_code_and_message(ApiKey::CREATE_TOPICS, code, said)
                             .with_topic_partition(TopicPartition::new(topics[index].name.as_str(), -1))
                     }),
-                    None => Err(Error::new(ErrorKind::Malformed, "the broker's answer does not name the topic.")),
+                    None => Err(left_out(ApiKey::CREATE_TOPICS, "topic")),
                 };
                 match result {
                     Err(error) if error.is_retriable() && !last_try => {}
@@ -194,7 +194,7 @@ impl Admin {
                 Some(answered) => {
                     ErrorCode(answered.error_code).ok().map_err(|code| Error::from_code(ApiKey::DELETE_TOPICS, code))
                 }
-                None => Err(Error::new(ErrorKind::Malformed, "the broker's answer does not name the topic.")),
+                None => Err(left_out(ApiKey::DELETE_TOPICS, "topic")),
             })
             .collect())
     }
@@ -230,7 +230,7 @@ impl Admin {
             let open = partitions.iter().filter(|(partition, _)| !found.contains_key(partition));
             let by_leader = self.by_leader(open.map(|(partition, spec)| (partition, *spec)), deadline).await?;
             for (leader, asked) in by_leader {
-                match self.list_offsets_of(leader, &asked).await {
+                match self.list_offsets_of(leader, &asked, deadline).await {
                     Ok(answers) => {
                         for (partition, answer) in answers {
                             match answer {
@@ -245,8 +245,7 @@ impl Admin {
             if found.len() >= partitions.len() {
                 return Ok(found);
             }
-            let error =
-                last.unwrap_or_else(|| Error::new(ErrorKind::Malformed, "a leader's answer lacks a partition."));
+            let error = last.unwrap_or_else(|| left_out(ApiKey::LIST_OFFSETS, "partition"));
             self.owner.refresh_metadata(RefreshReason::NoLeader);
             let again = self.owner.now() + backoff.on_failure(&mut rng);
             if !error.is_retriable() || again >= deadline {
@@ -283,6 +282,7 @@ impl Admin {
         &self,
         leader: i32,
         asked: &[(&TopicPartition, OffsetSpec)],
+        deadline: Instant,
     ) -> Result<Vec<(TopicPartition, Result<Option<i64>, Error>)>, Error> {
         let topics = asked
             .iter()
@@ -294,7 +294,7 @@ impl Admin {
             })
             .collect();
         let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics);
-        let timeout = self.owner.request_timeout();
+        let timeout = self.owner.request_timeout().min(deadline - self.owner.now());
         let response = self.owner.send(Target::Broker(leader), Lane::Rest, request, timeout).await?;
         let mut answers = Vec::new();
         for topic in &response.topics {
@@ -353,6 +353,15 @@ impl Admin {
         }
         Ok(starts)
     }
+}
+
+/// An answer that says nothing about something it was asked about.
+fn left_out(api: ApiKey, what: &str) -> Error {
+    let text = format!(
+        "the broker's answer leaves the {what} out, so nobody can say what became of it: look at the broker's log, and whether its \
+         version is a released one."
+    );
+    Error::new(ErrorKind::Malformed, text).with_api(api)
 }
 
 fn create_request<'a>(topics: impl Iterator<Item = &'a NewTopic>, timeout: Duration) -> CreateTopicsRequest {

@@ -82,7 +82,8 @@ pub(crate) fn answer(response: &FindCoordinatorResponse, kind: CoordinatorKind, 
         _ => Err(Error::new(
             ErrorKind::Malformed,
             format!(
-                "the coordinator of the {kind} {key:?} was named without a usable address (broker {id}, port {port})."
+                "the coordinator of the {kind} {key:?} was named without a usable address (broker {id}, port {port}): look at that \
+                 broker's advertised.listeners, and whether it is up."
             ),
         )),
     }

@@ -467,6 +467,10 @@ impl Link {
                     if again >= deadline {
                         return Err(error);
                     }
+                    // Once or twice is what a restart looks like. A deadline may be minutes away, and until then nobody else says it.
+                    if backoff.failures() == 3 {
+                        tracing::warn!(%error, "the coordinator of the {kind} {key:?} is not found; it is asked on");
+                    }
                     self.sleep_until(again).await;
                 }
                 Err(error) => return Err(error),

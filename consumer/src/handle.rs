@@ -96,8 +96,9 @@ impl ConsumerHandle {
     ///
     /// # Errors
     /// What the coordinator refuses for good; [`ErrorKind::Closed`]. Refusals that may pass are asked again, in order, for as long
-    /// as the partition is this member's; a partition that is lost meanwhile is left out. For a consumer without a group,
-    /// [`ErrorKind::Config`].
+    /// as the partition is this member's; a partition that is lost meanwhile is left out. When that has taken 60 s (Java's
+    /// `default.api.timeout.ms`), [`ErrorKind::Timeout`]: the commit goes on, and nobody waits for it. For a consumer without a
+    /// group, [`ErrorKind::Config`].
     ///
     /// # Cancel safety
     /// Dropped, the commit goes on.

@@ -39,7 +39,6 @@ mod transaction;
 
 pub use config::{Acks, ProducerBuilder};
 pub use delivery::{Delivery, Placed};
-pub use milena_client::Error as ProduceError;
 pub use milena_protocol::records::Compression;
 pub use partitioner::{Choice, ClusterView, Murmur2, Partitioner, Unplaced, murmur2_partition};
 pub use producer::{Appended, Producer};

@@ -70,7 +70,10 @@ pub enum StreamsError {
     #[error("{0}")]
     InternalTopic(String),
     /// A stream thread panicked, most likely in an operator's closure.
-    #[error("a stream thread panicked: its message is on standard error")]
+    #[error(
+        "a stream thread panicked, most likely in an operator's closure: its message is on standard error. What it had not committed is \
+         processed again: repair the closure, and start again."
+    )]
     Panicked,
     /// `close` ran out of time.
     #[error("{0}")]

@@ -92,7 +92,7 @@ impl From<frame::FrameError> for Error {
             )
             .with_api(*api),
             frame::FrameError::Decode { api, .. } => {
-                Self::new(ErrorKind::Malformed, format!("{error}. The broker may be broken or not be Kafka."))
+                Self::new(ErrorKind::Malformed, format!("{error}. The broker may be broken or not be Kafka: look at its log, and at the address it was reached by."))
                     .with_api(*api)
             }
             _ => Self::new(ErrorKind::Malformed, error.to_string()),

@@ -352,7 +352,8 @@ impl Fetcher {
     }
 
     fn cut_short(&self) -> Error {
-        let text = "the Fetch response ended before its content did: the connection cannot be trusted any more.";
+        let text = "the Fetch response ended before its content did, so the broker may be broken or not be Kafka: look at its log. The \
+                    connection is given up, and the records are fetched again on a new one.";
         Error::new(ErrorKind::Malformed, text).with_api(ApiKey::FETCH).with_broker(self.broker)
     }
 
@@ -552,7 +553,8 @@ impl Fetcher {
 /// Ready with an error once the request is past its deadline.
 fn timed_out<T>(timer: Pin<&mut tokio::time::Sleep>, cx: &mut Context<'_>, broker: i32) -> Poll<Result<T, Error>> {
     timer.poll(cx).map(|()| {
-        let text = "the broker did not answer a fetch in time: it may be overloaded or frozen, or the network is cut.";
+        let text = "the broker did not answer in time when it was asked for records: it may be overloaded or frozen, or the network is cut. \
+                    Look at its log. The records are fetched again on a new connection.";
         Err(Error::new(ErrorKind::Timeout, text).with_api(ApiKey::FETCH).with_broker(broker))
     })
 }

@@ -37,15 +37,17 @@ use crate::commits::{Answer, CommitQueue, Offsets, Ticket};
 use crate::group::classic::{Action, Failure, Joined, Membership, Settings};
 use crate::group::{Assignment, Subscription};
 use crate::handle::GenerationHold;
-use crate::metrics;
+use crate::metrics::{self, RecentMax};
 use crate::partitions::Stand;
 use crate::shared::Shared;
 use leading::{Led, assign, sizes};
-use requests::{Asked, ask_at_length, commit_request, failure, read_commit, read_join};
+use requests::{Asked, Trouble, ask_at_length, commit_request, read_commit, read_join};
 
 const PROTOCOL_TYPE: &str = "consumer";
 /// What is kept of the rebalance time-out for the commit, the listener and the join after un-acknowledged records were waited for.
 const REVOKE_RESERVE: Duration = Duration::from_secs(10);
+/// How long somebody waits for a commit (Java's `default.api.timeout.ms`).
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a group's member was told: plain data.
 #[derive(Debug, Clone)]
@@ -127,8 +129,8 @@ struct Counters {
     rebalances: Counter,
     failed_rebalances: Counter,
     assigned: Gauge,
-    heartbeat_time: Gauge,
-    commit_time: Gauge,
+    heartbeat_time: RecentMax,
+    commit_time: RecentMax,
 }
 
 struct Driver {
@@ -148,15 +150,25 @@ struct Driver {
     /// Lost partitions of which the listener has not been told yet, call by call.
     lost_untold: VecDeque<Vec<TopicPartition>>,
     /// Commits that somebody waits for.
-    waiting: Vec<(Ticket, oneshot::Sender<Result<(), Error>>)>,
+    waiting: Vec<Waiter>,
     /// How often the generation is held, and who waits for the end of a join to hold it.
     holds: usize,
     to_hold: Vec<oneshot::Sender<Result<GenerationHold, Error>>>,
+    trouble: Trouble,
+    /// Heartbeats may be answered while commits are not.
+    commit_trouble: Trouble,
     closing: Option<Closing>,
     led: Option<Led>,
     auto_commit_at: Option<Instant>,
     clock: PollClock,
     counters: Counters,
+}
+
+/// Somebody who waits for a commit.
+struct Waiter {
+    ticket: Ticket,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<(), Error>>,
 }
 
 struct Closing {
@@ -202,6 +214,8 @@ pub(crate) async fn run(
         waiting: Vec::new(),
         holds: 0,
         to_hold: Vec::new(),
+        trouble: Trouble::default(),
+        commit_trouble: Trouble::default(),
         closing: None,
         led: None,
         auto_commit_at: config.auto_commit.map(|interval| now + interval),
@@ -258,7 +272,7 @@ impl Driver {
             self.act(action);
         }
         self.send_commit(now);
-        self.answer_waiters();
+        self.answer_waiters(now);
     }
 
     fn is_over(&self) -> bool {
@@ -269,7 +283,8 @@ impl Driver {
         let revocation = self.revocation.as_ref().map(|revocation| revocation.deadline);
         let closing = self.closing.as_ref().map(|closing| closing.deadline);
         let commits = self.membership.may_commit().then(|| self.commits.wake_at()).flatten();
-        [self.membership.wake_at(), commits, self.auto_commit_at, revocation, closing, Some(self.clock.look_at)]
+        let waiter = self.waiting.iter().map(|waiter| waiter.deadline).min();
+        [self.membership.wake_at(), commits, self.auto_commit_at, revocation, closing, waiter, Some(self.clock.look_at)]
             .into_iter()
             .flatten()
             .min()
@@ -299,7 +314,7 @@ impl Driver {
                         self.commits.want(offsets)
                     }
                 };
-                self.waiting.push((ticket, reply));
+                self.waiting.push(Waiter { ticket, deadline: self.link.now() + COMMIT_TIMEOUT, reply });
             }
             Command::Identity { reply } => {
                 let _ = reply.send(self.identity());
@@ -391,11 +406,19 @@ impl Driver {
             }
             Event::Synced(attempt, answer) => self.membership.on_synced(attempt, now, &mut self.rng, answer),
             Event::Heartbeat(attempt, sent, answer) => {
-                self.counters.heartbeat_time.set((now - sent).as_millis() as i64);
+                self.counters.heartbeat_time.saw(now, (now - sent).as_millis() as i64);
                 self.membership.on_heartbeat(attempt, now, &mut self.rng, answer);
             }
             Event::Committed(generation, sent, answer) => {
-                self.counters.commit_time.set((now - sent).as_millis() as i64);
+                self.counters.commit_time.saw(now, (now - sent).as_millis() as i64);
+                match &answer {
+                    Answer::Codes(_) => self.commit_trouble.end(),
+                    Answer::Failed(error) if error.is_retriable() => {
+                        self.commit_trouble.begin(&self.config.group, error)
+                    }
+                    // Whoever waits for the commit hears it.
+                    Answer::Failed(_) => {}
+                }
                 let meaning = self.commits.on_answer(now, &mut self.rng, answer);
                 if meaning.forget_coordinator {
                     self.link.forget_coordinator(CoordinatorKind::Group, &self.config.group);
@@ -489,7 +512,11 @@ impl Driver {
         };
         let timeout = self.config.max_poll_interval + Duration::from_secs(5);
         let answer = self.ask_at_length(timeout, request);
-        self.under_way.push(Box::pin(async move { Event::Joined(attempt, read_join(answer.await)) }));
+        let (trouble, group) = (self.trouble.clone(), self.config.group.clone());
+        self.under_way.push(Box::pin(async move {
+            let answer = trouble.look_at(&group, answer.await);
+            Event::Joined(attempt, answer.and_then(read_join))
+        }));
     }
 
     fn sync(
@@ -525,9 +552,10 @@ impl Driver {
         // The answer waits for the leader, who may wait for the slowest member.
         let timeout = self.config.max_poll_interval + Duration::from_secs(5);
         let answer = self.ask_at_length(timeout, request);
+        let (trouble, group) = (self.trouble.clone(), self.config.group.clone());
         self.under_way.push(Box::pin(async move {
-            let answer = match answer.await {
-                Err(error) => Err(failure(&error)),
+            let answer = match trouble.look_at(&group, answer.await) {
+                Err(failure) => Err(failure),
                 Ok(response) => match ErrorCode(response.error_code) {
                     ErrorCode::NONE => Assignment::decode(&response.assignment).map_err(|error| {
                         tracing::error!(%error, "the leader's assignment cannot be read");
@@ -568,9 +596,11 @@ impl Driver {
         let request = move |version: i16| if version >= 3 { base.with_group_instance_id(instance_id) } else { base };
         let (link, target, sent) = (self.link.clone(), self.target(), self.link.now());
         let timeout = self.link.request_timeout().min(self.config.session_timeout);
+        let (trouble, group) = (self.trouble.clone(), self.config.group.clone());
         self.under_way.push(Box::pin(async move {
-            let answer = match link.send_versioned(target, Lane::Heartbeat, timeout, request).await {
-                Err(error) => Err(failure(&error)),
+            let answer = link.send_versioned(target, Lane::Heartbeat, timeout, request).await;
+            let answer = match trouble.look_at(&group, answer) {
+                Err(failure) => Err(failure),
                 Ok(response) => match ErrorCode(response.error_code) {
                     ErrorCode::NONE => Ok(()),
                     code => Err(code.into()),
@@ -769,20 +799,32 @@ impl Driver {
         }));
     }
 
-    fn answer_waiters(&mut self) {
-        let commits = &self.commits;
-        self.waiting = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .filter_map(|(ticket, reply)| match commits.result(ticket) {
-                Some(result) => {
-                    let _ = reply.send(result);
-                    None
-                }
-                None => Some((ticket, reply)),
-            })
-            .collect();
+    fn answer_waiters(&mut self, now: Instant) {
+        for waiter in std::mem::take(&mut self.waiting) {
+            let result = self.commits.result(waiter.ticket);
+            match result.or_else(|| (waiter.deadline <= now).then(|| Err(self.late()))) {
+                Some(result) => drop(waiter.reply.send(result)),
+                None => self.waiting.push(waiter),
+            }
+        }
         if self.waiting.is_empty() && self.revocation.is_none() && self.commits.is_idle() {
             self.commits.forget_errors();
+        }
+    }
+
+    /// Why a commit that somebody waits for has taken too long.
+    fn late(&self) -> Error {
+        let text = format!(
+            "the coordinator has not confirmed the commit within {} s. It is asked on; what it has not been told when this consumer \
+             ends is read again.",
+            COMMIT_TIMEOUT.as_secs()
+        );
+        match self.commit_trouble.last() {
+            Some(trouble) => {
+                let text = format!("{text} What was wrong last: {trouble}");
+                Error::new(ErrorKind::Timeout, text).with_api(ApiKey::OFFSET_COMMIT).with_source(trouble)
+            }
+            None => Error::new(ErrorKind::Timeout, text).with_api(ApiKey::OFFSET_COMMIT),
         }
     }
 
@@ -876,8 +918,8 @@ impl Counters {
             rebalances: counter("rebalance-total"),
             failed_rebalances: counter("failed-rebalance-total"),
             assigned: gauge("assigned-partitions"),
-            heartbeat_time: gauge("heartbeat-response-time-last-ms"),
-            commit_time: gauge("commit-latency-last-ms"),
+            heartbeat_time: RecentMax::new(gauge("heartbeat-response-time-max")),
+            commit_time: RecentMax::new(gauge("commit-latency-max")),
         }
     }
 }

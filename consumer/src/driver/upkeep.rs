@@ -226,7 +226,12 @@ impl Upkeep {
     }
 
     fn on_failure(&mut self, look_up: &LookUp, error: Error) {
-        tracing::debug!(%error, tp = %look_up.tp, "where to start is not known yet");
+        // A code that passes is nothing unusual; no answer is, and is said aloud once.
+        if error.code().is_none() && self.backoff.failures() == 0 {
+            tracing::warn!(%error, tp = %look_up.tp, "where to start is not known yet: it is asked again");
+        } else {
+            tracing::debug!(%error, tp = %look_up.tp, "where to start is not known yet");
+        }
         match error.action() {
             Action::RefreshMetadata => self.link.refresh_metadata(RefreshReason::NotLeader),
             Action::FindCoordinator => {

@@ -50,7 +50,9 @@ pub struct Assignment {
 
 /// A blob that does not have the shape that it announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("another member's {blob} is malformed: {what}")]
+#[error(
+    "another member's {blob} is malformed: {what}; use clients of one kind in a group, and look at that member's version"
+)]
 pub struct MalformedBlob {
     blob: &'static str,
     what: &'static str,

@@ -257,7 +257,7 @@ impl Task {
             Err(error) => {
                 self.flights.push_front(flight);
                 self.shared.metrics.requests_in_flight.add(1);
-                let error = Error::new(ErrorKind::Malformed, error.to_string()).with_broker(self.broker.id);
+                let error = Error::from(error).with_broker(self.broker.id);
                 return self.on_lost(&error, now);
             }
         };

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use milena_client::{CoordinatorKind, Error, ErrorKind, Lane, Link, Outcome, Target, TopicPartition};
@@ -112,7 +112,13 @@ impl Question<'_> {
     async fn ask(&self, ask: &Ask) -> Result<Reply, NoReply> {
         match ask {
             Ask::Init(from) => self.initialise(*from).await,
-            Ask::AddPartitions(partitions) => self.add_partitions(partitions).await,
+            Ask::AddPartitions(partitions) => {
+                let reply = self.add_partitions(partitions).await;
+                // Records wait for it: what is wrong here is why they are given up.
+                let trouble = reply.as_ref().err().map(|no_reply| no_reply.error.clone());
+                *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+                reply
+            }
             Ask::AddOffsets(group) => self.add_offsets(group).await,
             Ask::CommitOffsets(what) => self.commit_offsets(what).await,
             Ask::End { commit } => self.end(*commit).await,

@@ -28,6 +28,7 @@ pub enum CommitError {
 
 /// Why [`Transaction::abort`] does not give its producer back. The transaction will not be committed in any case.
 #[derive(Debug)]
+#[must_use = "it holds what is left of the producer"]
 pub enum AbortError {
     /// The coordinator could not be asked in time, or its answer was lost: initialise the producer, which aborts what is open.
     Unknown(UninitialisedProducer, Error),
@@ -37,6 +38,7 @@ pub enum AbortError {
 
 /// Why [`UninitialisedProducer::initialise`] gives no producer.
 #[derive(Debug)]
+#[must_use = "it holds what is left of the producer"]
 pub enum InitialiseError {
     /// The coordinator could not be asked in time: try again.
     Retry(UninitialisedProducer, Error),

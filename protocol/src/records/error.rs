@@ -19,7 +19,7 @@ pub enum BatchError {
         magic: i8,
     },
     /// A format this client does not know yet.
-    #[error("these records are stored in message format {magic}; this client reads format 2: use a newer one")]
+    #[error("these records are stored in message format {magic}; this client reads format 2: use a newer client")]
     UnknownFormat {
         /// The magic byte.
         magic: i8,
@@ -41,7 +41,10 @@ pub enum BatchError {
     #[error(transparent)]
     Codec(#[from] UnsupportedCodec),
     /// The compressed bytes are broken.
-    #[error("the {codec} data of the batch at offset {base_offset} cannot be decompressed: {reason}")]
+    #[error(
+        "the {codec} data of the batch at offset {base_offset} cannot be decompressed: {reason}; it was damaged, or written by a \
+         broken client: read the partition from another replica, or skip the batch"
+    )]
     Decompress {
         /// Kafka's name of the codec.
         codec: &'static str,
@@ -61,7 +64,10 @@ pub enum BatchError {
         limit: usize,
     },
     /// A field says something that the bytes around it exclude.
-    #[error("the batch at offset {base_offset} is malformed: {reason}")]
+    #[error(
+        "the batch at offset {base_offset} is malformed: {reason}; it was damaged, or written by a broken client: read the partition \
+         from another replica, or skip the batch"
+    )]
     Malformed {
         /// The batch's base offset.
         base_offset: i64,

@@ -1,8 +1,8 @@
 //! What a member's requests and answers look like on the wire, as far as it is not one expression.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use milena_client::{CoordinatorKind, Error, ErrorKind, Lane, Link, OffsetAndMetadata, Target, TopicPartition};
@@ -53,20 +53,58 @@ pub(super) async fn ask_at_length<R: Request>(
     answer
 }
 
-/// A request that failed without an answer; what cannot be helped by asking again keeps its code.
-pub(super) fn failure(error: &Error) -> Failure {
-    match error.kind() {
-        ErrorKind::Broker(code) => code.into(),
-        ErrorKind::UnsupportedVersion => ErrorCode::UNSUPPORTED_VERSION.into(),
-        _ => {
-            tracing::debug!(%error, "no answer from the coordinator");
-            Failure::NoAnswer
+/// Why the coordinator does not answer, if it does not. What is asked of it is asked again, so nobody else would say it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<Error>>>);
+
+impl Trouble {
+    /// A request failed without an answer: told aloud once, and then quietly until an answer has come.
+    pub(super) fn begin(&self, group: &str, error: &Error) {
+        if self.lock().replace(error.clone()).is_none() {
+            tracing::warn!(%error, group, "the group's coordinator gives no answer that can be used; it is asked again");
+        } else {
+            tracing::debug!(%error, group, "the group's coordinator still gives no answer that can be used");
+        }
+    }
+
+    /// There is an answer.
+    pub(super) fn end(&self) {
+        *self.lock() = None;
+    }
+
+    pub(super) fn last(&self) -> Option<Error> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Error>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a request's failure is to the membership: what cannot be helped by asking again keeps its code.
+    fn failure(&self, group: &str, error: &Error) -> Failure {
+        match error.kind() {
+            ErrorKind::Broker(code) => code.into(),
+            ErrorKind::UnsupportedVersion => ErrorCode::UNSUPPORTED_VERSION.into(),
+            _ => {
+                self.begin(group, error);
+                Failure::NoAnswer
+            }
+        }
+    }
+
+    /// An answer, or what its absence is to the membership.
+    pub(super) fn look_at<T>(&self, group: &str, answer: Result<T, Error>) -> Result<T, Failure> {
+        match answer {
+            Ok(response) => {
+                self.end();
+                Ok(response)
+            }
+            Err(error) => Err(self.failure(group, &error)),
         }
     }
 }
 
-pub(super) fn read_join(answer: Result<JoinGroupResponse, Error>) -> Result<Joined, Failure> {
-    let response = answer.map_err(|error| failure(&error))?;
+pub(super) fn read_join(response: JoinGroupResponse) -> Result<Joined, Failure> {
     let member_id: Arc<str> = Arc::from(response.member_id.as_str());
     match ErrorCode(response.error_code) {
         ErrorCode::NONE => {}
