@@ -9,8 +9,8 @@ use crate::{Result, check};
 pub(crate) const HELP: &str = "\
 cargo xtask ci: everything once, within 25 minutes on two cores from a cold target folder
 
-  build (9 minutes)   cargo xtask check, and the tests compiled
-  tests (11 minutes)  three real brokers, cargo test --workspace, every example
+  build (9 minutes)   cargo xtask check, the tests compiled, and the fuzz targets as far as a stable compiler goes
+  tests (11 minutes)  three real brokers, cargo test --workspace, the codecs with one of them left out, every example
   storms (4 minutes)  real processes, kills and freezes
   The brokers are stopped again. Prints what each part used and marks one that took longer than it may; fails when the
   whole did.
@@ -47,6 +47,11 @@ pub(crate) fn run() -> Result<()> {
     let build = Part::measure("build", 9, || {
         refused = check::run(&mut steps, &cargo).err();
         steps.run("compile the tests", || cargo.run(["test", "--workspace", "--no-run"], &[]));
+        steps.run("the fuzz targets", || {
+            // Nothing is linked, so libFuzzer need not be there, nor a C++ compiler to build it.
+            let no_libfuzzer = [("CUSTOM_LIBFUZZER_PATH", "not-linked/libfuzzer.a")];
+            cargo.run(["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"], &no_libfuzzer)
+        });
     });
     if let Some(problem) = refused {
         return Err(problem);
@@ -61,6 +66,7 @@ pub(crate) fn run() -> Result<()> {
         });
         if let (true, Some(kafka)) = (started, &kafka) {
             test::run(&mut steps, &cargo, kafka, &mut tally);
+            steps.run("a codec that is missing", || test::missing_codec(&cargo, &mut tally));
         } else {
             tally.spoil();
         }

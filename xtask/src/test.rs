@@ -96,6 +96,13 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo, kafka: &TestKafka, tally: &m
     }
 }
 
+/// The codecs' tests of a build that has all of them but zstd: its batches are an error that names the feature.
+pub(crate) fn missing_codec(cargo: &Cargo, tally: &mut Tally) -> Result<()> {
+    // With the broker's half, which the rest of the workspace has compiled already.
+    let build = ["test", "-p", "milena-protocol", "--no-default-features", "--features", "broker,gzip,snappy,lz4"];
+    cargo.test(build.into_iter().chain(["--test", "codecs", "--test", "golden", "--test", "hostile"]), &[], tally)
+}
+
 /// Only what the command line asks for.
 pub(crate) fn run_some(cargo: &Cargo, kafka: &TestKafka, arguments: &[String]) -> Result<()> {
     let all = ["test"].into_iter().chain(arguments.iter().map(String::as_str));

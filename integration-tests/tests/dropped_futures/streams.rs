@@ -1,4 +1,4 @@
-//! Streams' calls, dropped. The counts are a plain count's.
+//! Streams' calls, dropped. The counts are a plain count's, whatever is guaranteed: nothing is killed here.
 
 #![expect(
     clippy::disallowed_methods,
@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use milena::streams::{KafkaStreams, RunningStreams, StreamsBuilder, StreamsConfig, StreamsState, Topology};
+use milena::streams::{
+    KafkaStreams, ProcessingGuarantee, RunningStreams, StreamsBuilder, StreamsConfig, StreamsState, Topology,
+};
 use milena_client::Client;
 
 use crate::cut::Cut;
@@ -29,9 +31,9 @@ async fn start_world() -> World {
     world
 }
 
-fn application() -> KafkaStreams {
+fn application(guarantee: ProcessingGuarantee) -> KafkaStreams {
     let config = StreamsConfig::new("app").replication_factor(1).commit_interval(SECOND).session_timeout(SECOND * 10);
-    KafkaStreams::new(topology(), config)
+    KafkaStreams::new(topology(), config.processing_guarantee(guarantee))
 }
 
 fn client(world: &World) -> &Client {
@@ -60,7 +62,7 @@ async fn caught_up(streams: &RunningStreams) {
 /// The last count of each value is right, and no count is above it.
 fn assert_counted(world: &World) {
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
-    for record in world.cluster.records(COUNTS, 0) {
+    for record in world.cluster.committed_records(COUNTS, 0) {
         let key = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
         let count = i64::from_be_bytes(record.value.unwrap().as_ref().try_into().unwrap());
         let before = counts.insert(key, count).unwrap_or(0);
@@ -70,49 +72,49 @@ fn assert_counted(world: &World) {
     assert_eq!(counts, BTreeMap::from(plain));
 }
 
-pub(crate) async fn start(cut: &Cut) -> Footprint {
+pub(crate) async fn start(cut: &Cut, guarantee: ProcessingGuarantee) -> Footprint {
     let world = start_world().await;
     let before = world.footprint().await;
-    let started = cut.of(application().start(client(&world))).await;
+    let started = cut.of(application(guarantee).start(client(&world))).await;
     let streams = match started {
         Some(streams) => streams.unwrap(),
         None => {
             assert_eq!(world.footprint().await, before, "no thread was started");
-            application().start(client(&world)).await.unwrap()
+            application(guarantee).start(client(&world)).await.unwrap()
         }
     };
     finish(&world, streams).await;
     world.end().await
 }
 
-pub(crate) async fn running(cut: &Cut) -> Footprint {
+pub(crate) async fn running(cut: &Cut, guarantee: ProcessingGuarantee) -> Footprint {
     let world = start_world().await;
-    let streams = application().start(client(&world)).await.unwrap();
+    let streams = application(guarantee).start(client(&world)).await.unwrap();
     cut.of(streams.running()).await;
     finish(&world, streams).await;
     world.end().await
 }
 
-pub(crate) async fn uncommitted(cut: &Cut) -> Footprint {
+pub(crate) async fn uncommitted(cut: &Cut, guarantee: ProcessingGuarantee) -> Footprint {
     let world = start_world().await;
-    let streams = application().start(client(&world)).await.unwrap();
+    let streams = application(guarantee).start(client(&world)).await.unwrap();
     streams.running().await.unwrap();
     cut.of(streams.uncommitted_records()).await;
     finish(&world, streams).await;
     world.end().await
 }
 
-pub(crate) async fn close(cut: &Cut) -> Footprint {
+pub(crate) async fn close(cut: &Cut, guarantee: ProcessingGuarantee) -> Footprint {
     let world = start_world().await;
     let before = world.footprint().await;
-    let streams = application().start(client(&world)).await.unwrap();
+    let streams = application(guarantee).start(client(&world)).await.unwrap();
     streams.running().await.unwrap();
     let mut state = streams.state_changes();
     cut.of(streams.close(MINUTE)).await;
     // Dropped, the threads still end.
     state.wait_for(|state| matches!(state, StreamsState::NotRunning)).await.unwrap();
     assert_eq!(world.footprint().await, before);
-    let again = application().start(client(&world)).await.unwrap();
+    let again = application(guarantee).start(client(&world)).await.unwrap();
     finish(&world, again).await;
     world.end().await
 }

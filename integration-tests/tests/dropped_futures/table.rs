@@ -1,5 +1,7 @@
 //! The table: each public async call with the scenarios that drop it. `cargo xtask check` compares the names with the sources.
 
+use milena::streams::ProcessingGuarantee::{AtLeastOnce, ExactlyOnce};
+
 use crate::cut::Row;
 use crate::{client, consumer, producer, streams, testkit, transaction};
 
@@ -29,21 +31,48 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "producer::Producer::close", scenario: |cut| Box::pin(producer::close(cut)) },
     Row { call: "producer::Appended::delivered", scenario: |cut| Box::pin(producer::delivered(cut)) },
     Row { call: "producer::Delivery", scenario: |cut| Box::pin(producer::delivery(cut)) },
-    Row { call: "producer::TransactionalProducerBuilder::build", scenario: |cut| Box::pin(transaction::build(cut)) },
-    Row { call: "producer::Transaction::send", scenario: |cut| Box::pin(transaction::send(cut)) },
-    Row { call: "producer::Transaction::prepare_topic", scenario: |cut| Box::pin(transaction::prepare_topic(cut)) },
-    Row { call: "producer::Transaction::flush", scenario: |cut| Box::pin(transaction::flush(cut)) },
-    Row { call: "producer::Transaction::send_offsets", scenario: |cut| Box::pin(transaction::send_offsets(cut)) },
-    Row { call: "producer::Transaction::commit", scenario: |cut| Box::pin(transaction::commit(cut)) },
-    Row { call: "producer::Transaction::abort", scenario: |cut| Box::pin(transaction::abort(cut)) },
-    Row { call: "producer::TransactionSender::send", scenario: |cut| Box::pin(transaction::send_by_a_sender(cut)) },
+    Row { call: "producer::TransactionalProducerBuilder::build", scenario: |cut| Box::pin(transaction::build(cut, 1)) },
+    Row { call: "producer::TransactionalProducerBuilder::build", scenario: |cut| Box::pin(transaction::build(cut, 2)) },
+    Row { call: "producer::Transaction::send", scenario: |cut| Box::pin(transaction::send(cut, 1)) },
+    Row { call: "producer::Transaction::send", scenario: |cut| Box::pin(transaction::send(cut, 2)) },
+    Row { call: "producer::Transaction::prepare_topic", scenario: |cut| Box::pin(transaction::prepare_topic(cut, 1)) },
+    Row { call: "producer::Transaction::prepare_topic", scenario: |cut| Box::pin(transaction::prepare_topic(cut, 2)) },
+    Row { call: "producer::Transaction::flush", scenario: |cut| Box::pin(transaction::flush(cut, 1)) },
+    Row { call: "producer::Transaction::flush", scenario: |cut| Box::pin(transaction::flush(cut, 2)) },
+    Row { call: "producer::Transaction::send_offsets", scenario: |cut| Box::pin(transaction::send_offsets(cut, 1)) },
+    Row { call: "producer::Transaction::send_offsets", scenario: |cut| Box::pin(transaction::send_offsets(cut, 2)) },
+    Row { call: "producer::Transaction::commit", scenario: |cut| Box::pin(transaction::commit(cut, 1)) },
+    Row { call: "producer::Transaction::commit", scenario: |cut| Box::pin(transaction::commit(cut, 2)) },
+    Row { call: "producer::Transaction::abort", scenario: |cut| Box::pin(transaction::abort(cut, 1)) },
+    Row { call: "producer::Transaction::abort", scenario: |cut| Box::pin(transaction::abort(cut, 2)) },
+    Row { call: "producer::TransactionSender::send", scenario: |cut| Box::pin(transaction::send_by_a_sender(cut, 1)) },
+    Row { call: "producer::TransactionSender::send", scenario: |cut| Box::pin(transaction::send_by_a_sender(cut, 2)) },
     Row {
         call: "producer::TransactionSender::prepare_topic",
-        scenario: |cut| Box::pin(transaction::prepare_topic_by_a_sender(cut)),
+        scenario: |cut| Box::pin(transaction::prepare_topic_by_a_sender(cut, 1)),
     },
-    Row { call: "producer::TransactionSender::flush", scenario: |cut| Box::pin(transaction::flush_by_a_sender(cut)) },
-    Row { call: "producer::TransactionalProducer::close", scenario: |cut| Box::pin(transaction::close(cut)) },
-    Row { call: "producer::UninitialisedProducer::initialise", scenario: |cut| Box::pin(transaction::initialise(cut)) },
+    Row {
+        call: "producer::TransactionSender::prepare_topic",
+        scenario: |cut| Box::pin(transaction::prepare_topic_by_a_sender(cut, 2)),
+    },
+    Row {
+        call: "producer::TransactionSender::flush",
+        scenario: |cut| Box::pin(transaction::flush_by_a_sender(cut, 1)),
+    },
+    Row {
+        call: "producer::TransactionSender::flush",
+        scenario: |cut| Box::pin(transaction::flush_by_a_sender(cut, 2)),
+    },
+    Row { call: "producer::TransactionalProducer::close", scenario: |cut| Box::pin(transaction::close(cut, 1)) },
+    Row { call: "producer::TransactionalProducer::close", scenario: |cut| Box::pin(transaction::close(cut, 2)) },
+    Row {
+        call: "producer::UninitialisedProducer::initialise",
+        scenario: |cut| Box::pin(transaction::initialise(cut, 1)),
+    },
+    Row {
+        call: "producer::UninitialisedProducer::initialise",
+        scenario: |cut| Box::pin(transaction::initialise(cut, 2)),
+    },
     Row { call: "consumer::ConsumerBuilder::build", scenario: |cut| Box::pin(consumer::build(cut)) },
     Row { call: "consumer::Consumer::recv", scenario: |cut| Box::pin(consumer::recv(cut)) },
     Row { call: "consumer::Consumer::poll", scenario: |cut| Box::pin(consumer::poll(cut)) },
@@ -56,10 +85,20 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "consumer::PartitionConsumer::recv", scenario: |cut| Box::pin(consumer::recv_of_a_reader(cut)) },
     Row { call: "consumer::PartitionConsumer::poll", scenario: |cut| Box::pin(consumer::poll_of_a_reader(cut)) },
     Row { call: "consumer::PartitionConsumer::close", scenario: |cut| Box::pin(consumer::close_reader(cut)) },
-    Row { call: "streams::KafkaStreams::start", scenario: |cut| Box::pin(streams::start(cut)) },
-    Row { call: "streams::RunningStreams::running", scenario: |cut| Box::pin(streams::running(cut)) },
-    Row { call: "streams::RunningStreams::uncommitted_records", scenario: |cut| Box::pin(streams::uncommitted(cut)) },
-    Row { call: "streams::RunningStreams::close", scenario: |cut| Box::pin(streams::close(cut)) },
+    Row { call: "streams::KafkaStreams::start", scenario: |cut| Box::pin(streams::start(cut, AtLeastOnce)) },
+    Row { call: "streams::KafkaStreams::start", scenario: |cut| Box::pin(streams::start(cut, ExactlyOnce)) },
+    Row { call: "streams::RunningStreams::running", scenario: |cut| Box::pin(streams::running(cut, AtLeastOnce)) },
+    Row { call: "streams::RunningStreams::running", scenario: |cut| Box::pin(streams::running(cut, ExactlyOnce)) },
+    Row {
+        call: "streams::RunningStreams::uncommitted_records",
+        scenario: |cut| Box::pin(streams::uncommitted(cut, AtLeastOnce)),
+    },
+    Row {
+        call: "streams::RunningStreams::uncommitted_records",
+        scenario: |cut| Box::pin(streams::uncommitted(cut, ExactlyOnce)),
+    },
+    Row { call: "streams::RunningStreams::close", scenario: |cut| Box::pin(streams::close(cut, AtLeastOnce)) },
+    Row { call: "streams::RunningStreams::close", scenario: |cut| Box::pin(streams::close(cut, ExactlyOnce)) },
     Row { call: "testkit::ClusterBuilder::start", scenario: |cut| Box::pin(testkit::start(cut)) },
     Row { call: "testkit::Cluster::shutdown", scenario: |cut| Box::pin(testkit::shutdown(cut)) },
 ];

@@ -1,17 +1,23 @@
 //! The transactional producer's calls, dropped. What was committed is there, once; what was not is not.
+//!
+//! Each in both protocols: `version` is the cluster's transaction.version, 2 for KIP-890 and 1 for what was before it.
 
 use milena::{CommitError, GroupMetadata, OffsetAndMetadata, Record, TopicPartition, TransactionalProducer};
 use milena_testkit::{Api, Reaction};
 
 use crate::cut::Cut;
-use crate::world::{Footprint, MINUTE, SECOND, TOPIC, World};
+use crate::world::{self, Footprint, MINUTE, SECOND, TOPIC, World};
 
 /// A topic that the client has not heard of.
 const NEW: &str = "new";
 const GROUP: &str = "group";
 
-async fn start() -> (World, TransactionalProducer) {
-    let world = World::start().await;
+async fn start_world(version: i16) -> World {
+    World::with(world::cluster().transaction_version(version)).await
+}
+
+async fn start(version: i16) -> (World, TransactionalProducer) {
+    let world = start_world(version).await;
     world.cluster.create_topic(NEW, 1);
     let producer = build_one(&world).await;
     (world, producer)
@@ -39,8 +45,8 @@ async fn commit_one_more(producer: TransactionalProducer, topic: &str, value: &s
     transaction.commit().await.unwrap().close(MINUTE).await.unwrap();
 }
 
-pub(crate) async fn build(cut: &Cut) -> Footprint {
-    let world = World::start().await;
+pub(crate) async fn build(cut: &Cut, version: i16) -> Footprint {
+    let world = start_world(version).await;
     slow_answers(&world, Api::InitProducerId);
     drop(cut.of(build_one(&world)).await);
     commit_one_more(build_one(&world).await, TOPIC, "a").await;
@@ -48,8 +54,8 @@ pub(crate) async fn build(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn send(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn send(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     let transaction = producer.begin();
     let taken = cut.of(transaction.send(&Record::to(NEW).value("a"))).await;
     drop(transaction.send(&Record::to(NEW).value("b")).await.unwrap());
@@ -59,8 +65,8 @@ pub(crate) async fn send(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn send_by_a_sender(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn send_by_a_sender(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     let transaction = producer.begin();
     let sender = transaction.sender();
     let taken = cut.of(sender.send(&Record::to(NEW).value("a"))).await;
@@ -72,8 +78,8 @@ pub(crate) async fn send_by_a_sender(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn prepare_topic(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn prepare_topic(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     let transaction = producer.begin();
     cut.of(transaction.prepare_topic(NEW)).await;
     assert_eq!(transaction.prepare_topic(NEW).await.unwrap(), 1);
@@ -83,8 +89,8 @@ pub(crate) async fn prepare_topic(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn prepare_topic_by_a_sender(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn prepare_topic_by_a_sender(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     let transaction = producer.begin();
     let sender = transaction.sender();
     cut.of(sender.prepare_topic(NEW)).await;
@@ -94,8 +100,8 @@ pub(crate) async fn prepare_topic_by_a_sender(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn flush(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn flush(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     slow_answers(&world, Api::Produce);
     let transaction = producer.begin();
     let delivery = transaction.send(&Record::to(TOPIC).value("a")).await.unwrap();
@@ -107,8 +113,8 @@ pub(crate) async fn flush(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn flush_by_a_sender(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn flush_by_a_sender(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     slow_answers(&world, Api::Produce);
     let transaction = producer.begin();
     let sender = transaction.sender();
@@ -122,8 +128,8 @@ pub(crate) async fn flush_by_a_sender(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn send_offsets(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn send_offsets(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     slow_answers(&world, Api::TxnOffsetCommit);
     let transaction = producer.begin();
     drop(transaction.send(&Record::to(TOPIC).value("a")).await.unwrap());
@@ -140,8 +146,8 @@ pub(crate) async fn send_offsets(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn commit(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn commit(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     slow_answers(&world, Api::Produce);
     slow_answers(&world, Api::EndTxn);
     let transaction = producer.begin();
@@ -157,8 +163,8 @@ pub(crate) async fn commit(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn abort(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn abort(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     slow_answers(&world, Api::Produce);
     slow_answers(&world, Api::EndTxn);
     let transaction = producer.begin();
@@ -172,8 +178,8 @@ pub(crate) async fn abort(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn close(cut: &Cut) -> Footprint {
-    let world = World::start().await;
+pub(crate) async fn close(cut: &Cut, version: i16) -> Footprint {
+    let world = start_world(version).await;
     let before = world.footprint().await;
     let producer = build_one(&world).await;
     cut.of(producer.close(MINUTE)).await;
@@ -183,8 +189,8 @@ pub(crate) async fn close(cut: &Cut) -> Footprint {
     world.end().await
 }
 
-pub(crate) async fn initialise(cut: &Cut) -> Footprint {
-    let (world, producer) = start().await;
+pub(crate) async fn initialise(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
     // The coordinator does not answer until the commit has given up: nobody knows its outcome then.
     let silent = world.cluster.faults().when(Api::EndTxn).always().then(Reaction::Disconnect);
     let transaction = producer.begin();
