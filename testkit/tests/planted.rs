@@ -1,5 +1,7 @@
 //! Defects that are planted in the brokers, each caught by the checker that runs in every test, and each with the same run without it.
 
+#![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
+
 mod common;
 
 use common::{TestBatch, connect, fetch_request};

@@ -224,7 +224,6 @@ impl Core {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the proxy's log tells the time")]
     fn note(&self, text: String) {
         let at = {
             let _clock = self.runtime.enter();
