@@ -156,3 +156,50 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: Uuid = Uuid::from_u128(7);
+
+    fn batch(base_offset: i64, crc: u32) -> BatchHeader {
+        BatchHeader {
+            base_offset,
+            length: 0,
+            magic: 2,
+            crc,
+            attributes: 0,
+            last_offset_delta: 0,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            count: 1,
+        }
+    }
+
+    #[test]
+    fn an_offset_keeps_its_value_unless_it_was_lost() {
+        let mut invariants = Invariants::default();
+        assert!(invariants.see(TOPIC, 0, &batch(0, 1), 0));
+        assert!(invariants.see(TOPIC, 0, &batch(1, 2), 0));
+        assert!(invariants.see(TOPIC, 0, &batch(0, 1), 0), "read again");
+        assert!(!invariants.see(TOPIC, 0, &batch(1, 3), 0), "another value");
+        assert!(invariants.see(TOPIC, 1, &batch(1, 3), 0), "of another partition");
+        invariants.on_truncated(TOPIC, 0, 1);
+        assert!(invariants.see(TOPIC, 0, &batch(1, 3), 0), "written anew");
+        assert!(!invariants.see(TOPIC, 0, &batch(0, 9), 0), "what was kept is kept");
+    }
+
+    #[test]
+    fn what_was_deleted_at_the_start_is_forgotten_but_for_the_batch_it_lies_in() {
+        let mut invariants = Invariants::default();
+        for offset in [0, 10, 20] {
+            assert!(invariants.see(TOPIC, 0, &batch(offset, 1), 0));
+        }
+        assert!(!invariants.see(TOPIC, 0, &batch(10, 2), 15));
+        assert_eq!(invariants.seen[&(TOPIC, 0)].keys().copied().collect::<Vec<_>>(), [10, 20]);
+    }
+}

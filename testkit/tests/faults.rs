@@ -110,8 +110,8 @@ async fn a_late_copy_comes_after_its_time_and_a_held_one_when_it_is_let_go() {
     assert_eq!(cluster.connections(1), 1, "the copy's connection is gone");
 
     // With Disconnect only the late copy arrives: a request that was lost, and was not.
-    let copy = cluster.faults().when(Api::Produce).then(Reaction::HoldCopy);
     cluster.faults().when(Api::Produce).then(Reaction::Disconnect);
+    let copy = cluster.faults().when(Api::Produce).then(Reaction::HoldCopy);
     raw.send(9, &produce_request("t", 0, batch("b"), -1)).await;
     assert!(raw.is_closed().await);
     assert_eq!(end(), 2);
