@@ -50,6 +50,8 @@ async fn run(seed: u64) -> String {
     let transacted = transact(&cluster, seed, transactions, &told);
     let committed = read_committed(&cluster, seed, &told);
     tokio::join!(produced, first, second, transacted, committed);
+    assert!(told.cut.get() > 0, "seed {seed}: no connection was cut");
+    assert!(told.shared.get(), "seed {seed}: the two members never shared the topic");
     let mut story = told.story.into_inner();
     story.push_str(&cluster.request_log().to_string());
     cluster.shutdown().await;
@@ -61,6 +63,10 @@ async fn run(seed: u64) -> String {
 struct Told {
     story: RefCell<String>,
     read: RefCell<BTreeSet<(i32, i64)>>,
+    /// Connections that were cut.
+    cut: Cell<usize>,
+    /// Both members have been in the group at once, and at rest.
+    shared: Cell<bool>,
     /// Committed records that have not been read.
     committed: RefCell<BTreeSet<String>>,
     all_committed: Cell<bool>,
@@ -85,11 +91,16 @@ async fn produce(cluster: &Cluster, seed: u64, mut rng: fastrand::Rng, told: &To
         if rng.u8(..) < 16 {
             tokio::time::sleep(Duration::from_millis(rng.u64(1..200))).await;
         }
-        if rng.u8(..) < 6 {
-            cluster.disconnect(rng.i32(1..=3));
+        if rng.u8(..) < 6 || n == trouble {
+            let broker = rng.i32(1..=3);
+            told.cut.set(told.cut.get() + cluster.connections(broker));
+            cluster.disconnect(broker);
         }
         if n == trouble {
-            cluster.move_leader(TOPIC, rng.i32(0..4), rng.i32(1..=3));
+            let partition = rng.i32(0..4);
+            let leader = cluster.partition_info(TOPIC, partition).leader.unwrap();
+            cluster.move_leader(TOPIC, partition, leader % 3 + 1);
+            assert_ne!(cluster.partition_info(TOPIC, partition).leader, Some(leader), "seed {seed}");
         }
     }
     let mut placed = BTreeSet::new();
@@ -102,13 +113,16 @@ async fn produce(cluster: &Cluster, seed: u64, mut rng: fastrand::Rng, told: &To
     client.close().await;
 }
 
-/// Reads as a member of the group until, together, the members have read everything.
+/// Reads as a member of the group until, together, the members have shared the topic and read everything.
 async fn read(cluster: &Cluster, seed: u64, name: &str, late: Duration, told: &Told) {
     tokio::time::sleep(late).await;
     let client = connect(cluster, seed, name).await;
     let builder = client.consumer("group").subscribe([TOPIC]).offset_reset(OffsetReset::Earliest);
     let mut consumer = builder.heartbeat_interval(Duration::from_millis(300)).build().await.unwrap();
-    while told.read.borrow().len() < RECORDS {
+    while told.read.borrow().len() < RECORDS || !told.shared.get() {
+        let group = cluster.group_info("group");
+        told.shared
+            .set(told.shared.get() || group.is_some_and(|group| group.state == "Stable" && group.members.len() == 2));
         let records = consumer.poll(Duration::from_millis(100)).await.unwrap();
         for record in &records {
             writeln!(told.story.borrow_mut(), "{name} read {}@{}", record.partition(), record.offset()).unwrap();
@@ -204,4 +218,6 @@ fn the_same_seed_is_the_same_history_in_two_processes() {
         );
     }
     assert_eq!(first.len(), second.len());
+    let histories: BTreeSet<&str> = first.split("seed ").filter_map(|one| Some(one.split_once('\n')?.1)).collect();
+    assert_eq!(histories.len(), seeds().count(), "two seeds had the same history");
 }

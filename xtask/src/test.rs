@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test, real Kafka included.
+//! `cargo xtask test`: every test but the storms, real Kafka included.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::steps::{Cargo, Steps, Tally};
 use crate::{Result, say, workspace};
 
 pub(crate) const HELP: &str = "\
-cargo xtask test [ARGUMENTS…]: every test, real Kafka included
+cargo xtask test [ARGUMENTS…]: every test, real Kafka included; the storms are in `cargo xtask ci` and `cargo xtask accept storms`
 
   Starts three brokers (or uses those that `kafka up` started, or those that KAFKA_BOOTSTRAP_SERVERS names), runs
   `cargo test --workspace` and every example, and stops the brokers that it started, whatever happened.

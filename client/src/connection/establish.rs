@@ -69,6 +69,8 @@ impl Establish {
     }
 
     async fn connect(&self, broker: i32, name: &str, address: SocketAddr) -> Result<Wire, Error> {
+        // Before the connection is made: the address is one of this start, and may be another cluster's in the next.
+        let generation = self.generations.present();
         let stream: BoxStream = self
             .connector
             .clone()
@@ -82,7 +84,7 @@ impl Establish {
             self.client_id.clone(),
             self.max_frame,
             self.counters.clone(),
-            self.generations.present(),
+            generation,
         );
         let mut handshake = Handshake::new();
         let mut send = handshake.start()?;

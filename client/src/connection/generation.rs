@@ -36,19 +36,22 @@ pub(crate) struct Generation {
 impl Generations {
     /// The client starts again.
     pub(crate) fn next(&self) {
-        self.0.present.fetch_add(1, Ordering::AcqRel);
-        let wakers = std::mem::take(&mut self.lock().wakers);
+        let wakers = {
+            // Counted up under the lock: one who registers in between belongs to the new start, and must not be forgotten.
+            let mut waiting = self.lock();
+            self.0.present.fetch_add(1, Ordering::AcqRel);
+            std::mem::take(&mut waiting.wakers)
+        };
         wakers.into_values().for_each(Waker::wake);
     }
 
     /// The present start.
     pub(crate) fn present(&self) -> Generation {
-        let id = {
-            let mut waiting = self.lock();
-            waiting.next_id += 1;
-            waiting.next_id
-        };
-        Generation { all: self.clone(), its_own: self.0.present.load(Ordering::Acquire), id, waker: None }
+        let mut waiting = self.lock();
+        waiting.next_id += 1;
+        let (id, its_own) = (waiting.next_id, self.0.present.load(Ordering::Acquire));
+        drop(waiting);
+        Generation { all: self.clone(), its_own, id, waker: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -76,21 +76,26 @@ async fn three_instances_are_killed_again_and_again_and_every_word_is_counted_on
     // The text trickles in, so that there is always something to count; a kill comes when the group has got over the last one.
     let lines: Vec<&str> = words.text.lines().collect();
     let producer = Producer::builder(&words.client).linger(Duration::ZERO).build().await.unwrap();
+    let mut killed = 0;
     for part in lines.chunks(lines.len().div_ceil(kills + 1)) {
-        let kill_at = random.usize(SLICES * 7 / 8..SLICES);
-        for (number, slice) in part.chunks(part.len().div_ceil(SLICES)).enumerate() {
+        let slices = part.chunks(part.len().div_ceil(SLICES));
+        // None in the last part: the text ends while three instances are alive.
+        let kill_at = (killed < kills).then(|| random.usize(slices.len() * 7 / 8..slices.len()));
+        for (number, slice) in slices.enumerate() {
             for line in slice {
                 drop(producer.send(&Record::to(&application.lines).value(*line)).await.unwrap());
             }
             sleep(SLICE).await;
-            if number == kill_at {
-                let killed = &mut instances[random.usize(0..3)];
-                println!("kill -9 of {}", killed.id());
-                killed.kill();
-                *killed = application.counter();
+            if Some(number) == kill_at {
+                killed += 1;
+                let instance = &mut instances[random.usize(0..3)];
+                println!("kill -9 number {killed}, of {}", instance.id());
+                instance.kill();
+                *instance = application.counter();
             }
         }
     }
+    assert_eq!(killed, kills);
     producer.close(Duration::from_secs(10)).await.unwrap();
     application.until_counted().await;
     application.stop(instances.into());
