@@ -101,4 +101,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "streams::RunningStreams::close", scenario: |cut| Box::pin(streams::close(cut, ExactlyOnce)) },
     Row { call: "testkit::ClusterBuilder::start", scenario: |cut| Box::pin(testkit::start(cut)) },
     Row { call: "testkit::Cluster::shutdown", scenario: |cut| Box::pin(testkit::shutdown(cut)) },
+    Row { call: "testkit::Fault::has_fired", scenario: |cut| Box::pin(testkit::has_fired(cut)) },
+    Row { call: "testkit::Barrier::reached", scenario: |cut| Box::pin(testkit::reached(cut)) },
+    Row { call: "testkit::ProxyBuilder::start", scenario: |cut| Box::pin(testkit::start_proxy(cut)) },
 ];
