@@ -9,6 +9,7 @@
 //! Nothing is kept: with the process everything is gone. `--log` prints every request when it ends.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use milena_testkit::Cluster;
@@ -34,6 +35,9 @@ struct Arguments {
     /// Print all requests at the end
     #[arg(long)]
     log: bool,
+    /// End after so many seconds, not only by Ctrl-C
+    #[arg(long)]
+    seconds: Option<u64>,
 }
 
 fn topic(given: &str) -> Result<(String, i32), String> {
@@ -45,6 +49,7 @@ fn topic(given: &str) -> Result<(String, i32), String> {
 }
 
 #[tokio::main]
+#[expect(clippy::disallowed_methods, reason = "the program itself decides how long it runs")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Foreign clients do what they like: nobody is failed for it here.
@@ -69,7 +74,13 @@ async fn main() -> ExitCode {
     };
     println!("bootstrap.servers={}", cluster.bootstrap_servers());
     println!("Ctrl-C ends it");
-    let waited = tokio::signal::ctrl_c().await;
+    let waited = match arguments.seconds {
+        Some(seconds) => {
+            let by_then = tokio::time::timeout(Duration::from_secs(seconds), tokio::signal::ctrl_c()).await;
+            by_then.unwrap_or(Ok(()))
+        }
+        None => tokio::signal::ctrl_c().await,
+    };
     if arguments.log {
         print!("{}", cluster.request_log());
     }

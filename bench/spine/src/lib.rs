@@ -22,6 +22,8 @@ pub const WINDOW: usize = 10_000;
 pub enum Partitioning {
     /// The program names the partition of each record, one after the other.
     RoundRobin,
+    /// Records have no key, and the client chooses: it fills a batch of one partition after the other.
+    Sticky,
     /// Each record has a key of 16 bytes, and the client hashes it as Java does.
     Murmur2,
 }
@@ -40,19 +42,20 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Reads `BOOTSTRAP_SERVERS RECORDS [round-robin|murmur2] [threaded]`.
+    /// Reads `BOOTSTRAP_SERVERS RECORDS [round-robin|sticky|murmur2] [threaded]`.
     ///
     /// # Panics
     /// When they are not these; only `spine` calls these programs.
     #[must_use]
     pub fn read() -> Self {
         let mut words = std::env::args().skip(1);
-        let mut next = || words.next().expect("BOOTSTRAP_SERVERS RECORDS [round-robin|murmur2] [threaded]");
+        let mut next = || words.next().expect("BOOTSTRAP_SERVERS RECORDS [round-robin|sticky|murmur2] [threaded]");
         Self {
             bootstrap_servers: next(),
             records: next().parse().expect("a number of records"),
             partitioning: match words.next().as_deref() {
                 Some("murmur2") => Partitioning::Murmur2,
+                Some("sticky") => Partitioning::Sticky,
                 _ => Partitioning::RoundRobin,
             },
             threaded: words.next().as_deref() == Some("threaded"),

@@ -37,7 +37,7 @@ struct Group {
     contenders: &'static [Contender],
 }
 
-const GROUPS: [Group; 3] = [
+const GROUPS: [Group; 4] = [
     Group {
         title: "produce, round robin",
         contenders: &[
@@ -48,6 +48,13 @@ const GROUPS: [Group; 3] = [
                 program: "rdkafka-produce",
                 arguments: &["round-robin", "threaded"],
             },
+        ],
+    },
+    Group {
+        title: "produce, no key: the partition that is being filled",
+        contenders: &[
+            Contender { name: "milena send", program: "milena-produce", arguments: &["sticky"] },
+            Contender { name: "rdkafka BaseProducer", program: "rdkafka-produce", arguments: &["sticky"] },
         ],
     },
     Group {

@@ -31,6 +31,7 @@ async fn send(producer: &Producer, numbers: std::ops::Range<u64>, partitioning: 
         let record = Record::to(TOPIC).value(&value);
         let delivery = match partitioning {
             Partitioning::RoundRobin => producer.send(&record.partition((n % PARTITIONS as u64) as i32)).await,
+            Partitioning::Sticky => producer.send(&record).await,
             Partitioning::Murmur2 => {
                 write_key(&mut key, n);
                 producer.send(&record.key(&key)).await

@@ -100,6 +100,7 @@ fn send(producer: &impl Send, value: &[u8], numbers: std::ops::Range<u64>, parti
             let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(TOPIC).payload(value);
             match partitioning {
                 Partitioning::RoundRobin => record = record.partition((n % PARTITIONS as u64) as i32),
+                Partitioning::Sticky => {}
                 Partitioning::Murmur2 => {
                     write_key(&mut key, n);
                     record = record.key(&key);
