@@ -47,6 +47,14 @@ impl Coordinators {
         self.lock().remove(&(kind, key.to_owned()));
     }
 
+    /// Forgets it if it is this broker still: a late word about the one before says nothing about the next.
+    pub(crate) fn forget_if(&self, kind: CoordinatorKind, key: &str, broker: i32) {
+        let (mut known, key) = (self.lock(), (kind, key.to_owned()));
+        if known.get(&key) == Some(&broker) {
+            known.remove(&key);
+        }
+    }
+
     /// Forgets all of them.
     pub(crate) fn forget_all(&self) {
         self.lock().clear();

@@ -307,7 +307,7 @@ impl Link {
             && let Target::Coordinator(kind, key) = &target
         {
             // It may have moved because its broker is gone; the next call looks it up again.
-            self.core.coordinators.forget(*kind, key);
+            self.core.coordinators.forget_if(*kind, key, broker);
         }
         result
     }

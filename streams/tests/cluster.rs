@@ -13,7 +13,7 @@ use common::{
 };
 use milena_producer::{Producer, Record};
 use milena_streams::{KafkaStreams, StreamsConfig, StreamsState};
-use milena_testkit::Cluster;
+use milena_testkit::{Api, Cluster, ErrorCode, Reaction};
 use tokio::time::Instant;
 
 fn config() -> StreamsConfig {
@@ -130,6 +130,27 @@ async fn a_killed_instance_loses_nothing() {
         client.close().await;
         reader.close().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_that_are_refused_for_minutes_end_nothing() {
+    let cluster = cluster(2).start_in_memory().unwrap();
+    let client = client(&cluster, 1).await;
+    let (lines, plain) = text(9, 500);
+    let streams = KafkaStreams::new(word_count(), config()).start(&client).await.unwrap();
+    streams.running().await.unwrap();
+    // What a coordinator says while the topic of the offsets lacks replicas; the group itself goes on.
+    let code = ErrorCode::COORDINATOR_NOT_AVAILABLE;
+    let refused = cluster.faults().when(Api::OffsetCommit).always().then(Reaction::Error(code));
+    load(&client, &lines).await;
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(matches!(streams.state(), StreamsState::Running), "{:?}", streams.state());
+    assert!(refused.fired() > 60, "asked again and again: {}", refused.fired());
+    refused.remove();
+    caught_up(&streams, 4).await;
+    streams.close(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(counts(&client, COUNTS, 2).await.0, plain);
+    client.close().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -421,8 +421,9 @@ impl Driver {
                 }
                 let meaning = self.commits.on_answer(now, &mut self.rng, answer);
                 if meaning.forget_coordinator {
+                    // A join under way is not left for it: replicas of the offsets that are slow say nothing about the group. If the
+                    // next commit finds another coordinator, `look_at_coordinator` leaves it; if this one is silent, a heartbeat does.
                     self.link.forget_coordinator(CoordinatorKind::Group, &self.config.group);
-                    self.membership.on_coordinator_lost(now, &mut self.rng);
                 }
                 if let Some(code) = meaning.membership {
                     self.membership.on_commit_refused(generation, now, &mut self.rng, code);

@@ -613,7 +613,7 @@ impl StreamThread {
         reached
     }
 
-    /// False if the tasks are another member's by now.
+    /// False if they are not committed: the tasks are another member's by now, or the coordinator has not confirmed it in time.
     async fn commit_offsets(&mut self, offsets: Vec<(TopicPartition, OffsetAndMetadata)>) -> Result<bool, Trouble> {
         let doing = "committing offsets";
         if !self.config.is_exactly_once() {
@@ -621,6 +621,12 @@ impl StreamThread {
                 Ok(()) => Ok(true),
                 Err(error) if is_migrated(&error) => {
                     tracing::warn!(thread = self.index, %error, "not committed: the tasks have moved, and are processed again elsewhere");
+                    Ok(false)
+                }
+                // The offsets' own topic may lack replicas while everything else goes on. Nothing is lost by it, and what was
+                // processed is committed with the next one.
+                Err(error) if error.kind() == ErrorKind::Timeout => {
+                    tracing::warn!(thread = self.index, %error, "not committed yet: tried again with the next commit");
                     Ok(false)
                 }
                 Err(error) => Err(StreamsError::client(doing)(error).into()),
