@@ -47,7 +47,7 @@ impl Coordinators {
         self.lock().remove(&(kind, key.to_owned()));
     }
 
-    /// Forgets it if it is this broker still: a late word about the one before says nothing about the next.
+    /// Forgets it if it is this broker still.
     pub(crate) fn forget_if(&self, kind: CoordinatorKind, key: &str, broker: i32) {
         let (mut known, key) = (self.lock(), (kind, key.to_owned()));
         if known.get(&key) == Some(&broker) {

@@ -302,12 +302,8 @@ impl Link {
         let deadline = self.now() + timeout;
         let broker = self.resolve(&target, deadline).await?;
         let result = self.send_to(broker, lane, deadline, newest, make).await;
-        if let Err(error) = &result
-            && matches!(error.kind(), ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout)
-            && let Target::Coordinator(kind, key) = &target
-        {
-            // It may have moved because its broker is gone; the next call looks it up again.
-            self.core.coordinators.forget_if(*kind, key, broker);
+        if let (Err(error), Target::Coordinator(kind, key)) = (&result, &target) {
+            self.on_coordinator_error(*kind, key, broker, error);
         }
         result
     }
@@ -505,6 +501,14 @@ impl Link {
     /// Forgets a coordinator that turned out to be none; the next call looks it up again.
     pub fn forget_coordinator(&self, kind: CoordinatorKind, key: &str) {
         self.core.coordinators.forget(kind, key);
+    }
+
+    /// Forgets a coordinator that could not be reached or did not answer: it may have moved because its broker is gone. `asked` is the
+    /// broker; if another one is known by now, a late word about the one before says nothing about it.
+    pub fn on_coordinator_error(&self, kind: CoordinatorKind, key: &str, asked: i32, error: &Error) {
+        if matches!(error.kind(), ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout) {
+            self.core.coordinators.forget_if(kind, key, asked);
+        }
     }
 
     /// A connection of the owner's own, for a loop that polls it. Waits for the broker's reconnect back-off first.

@@ -79,7 +79,7 @@ impl OpenBatch {
         Ok(cursor)
     }
 
-    /// The offset behind the record before `cursor`, if that can be told without walking: no record of the batch was compacted away.
+    /// The offset behind the first `read` records, if that can be told without walking: no record of the batch was compacted away.
     pub(crate) fn offset_behind(&self, read: u32) -> Option<i64> {
         let batch = &self.batch;
         let is_whole = batch.last_offset() - batch.base_offset() + 1 == i64::from(batch.count());

@@ -6,7 +6,9 @@
 mod java;
 mod portable;
 mod real_kafka;
+mod storms;
 
 pub use java::{java_tool, xtask};
 pub use portable::{Env, on_every_cluster, on_every_cluster_with_faults, simulated, simulated_from};
 pub use real_kafka::{real_kafka, unique};
+pub use storms::produce_until;

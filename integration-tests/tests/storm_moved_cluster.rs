@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use milena::{Client, IsolationLevel, NewTopic, OffsetReset, Record, StartAt};
-use milena_integration_tests::{real_kafka, unique, xtask};
+use milena_integration_tests::{produce_until, real_kafka, unique, xtask};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
@@ -125,7 +125,7 @@ async fn a_cluster_moves_behind_its_bootstrap_address_and_its_clients_go_on() {
         over.store(true, Ordering::Release);
     };
     let (sent, read, transactions, ()) = tokio::join!(
-        produce(&client, &topic, &over),
+        produce_until(&over, &client, (&topic, PARTITIONS), SECOND / 200, DEADLINE),
         consume(&client, &topic, &over),
         transact(&client, &topic, &over),
         moving
@@ -138,25 +138,6 @@ async fn a_cluster_moves_behind_its_bootstrap_address_and_its_clients_go_on() {
     client.admin().timeout(DEADLINE).ensure_topics(&[NewTopic::new(format!("{topic}-after"), 1)]).await.unwrap();
     client.close().await;
     assert_eq!((client.tasks(), client.sockets()), (0, 0));
-}
-
-/// Sends numbers until it is over, partition after partition. All of them are acknowledged.
-async fn produce(client: &Client, topic: &str, over: &AtomicBool) -> usize {
-    let builder = client.producer().request_timeout(SECOND * 10).delivery_timeout(DEADLINE).linger(SECOND / 100);
-    let producer = builder.build().await.unwrap();
-    let mut deliveries = Vec::new();
-    while !over.load(Ordering::Acquire) {
-        let number = deliveries.len();
-        let (partition, value) = (number as i32 % PARTITIONS, number.to_string());
-        deliveries.push(producer.send(&Record::to(topic).partition(partition).value(&value)).await.unwrap());
-        sleep(Duration::from_millis(5)).await;
-    }
-    let sent = deliveries.len();
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
-    producer.close(DEADLINE).await.unwrap();
-    sent
 }
 
 /// Reads until it is over and nothing comes any more; what comes again after a rebalance is left out.

@@ -5,7 +5,7 @@ use milena_protocol::{ApiKey, Encodable, ErrorCode, HeaderVersion, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::apis::{self, Call, Parked, Pending};
+use crate::apis::{self, Call, Described, Parked, Pending};
 use crate::faults::{Chosen, Facts, Held, InjectedError, Reaction, damage};
 use crate::network::Waiting;
 use crate::request_log::RequestEntry;
@@ -117,19 +117,10 @@ impl State {
             self.log.request(entry.about(described));
             return self.run(parked, now);
         }
-        let verdict = self.faults.judge(&Facts {
-            api: header.api,
-            version: header.version,
-            broker,
-            connection,
-            client_id: &header.client_id,
-            group: described.group.as_deref(),
-            transactional_id: described.transactional_id.as_deref(),
-            partitions: &described.partitions,
-        });
+        let verdict = self.faults.judge(&header.facts(broker, connection, &described));
         self.log.request(entry.about(described));
-        for (fault, reaction) in &verdict.fired {
-            self.note(now, format!("b{broker} c{connection} fault {fault} fires: {reaction:?}"));
+        for line in verdict.lines(broker, connection) {
+            self.note(now, line);
         }
         for (fault, delay) in verdict.copies {
             let frame = frame.clone();
@@ -349,6 +340,20 @@ impl RequestHead {
             client_id: self.client_id.clone(),
             errors: Vec::new(),
             now,
+        }
+    }
+
+    /// What the faults can see of the request.
+    pub(crate) fn facts<'a>(&'a self, broker: i32, connection: u64, described: &'a Described) -> Facts<'a> {
+        Facts {
+            api: self.api,
+            version: self.version,
+            broker,
+            connection,
+            client_id: &self.client_id,
+            group: described.group.as_deref(),
+            transactional_id: described.transactional_id.as_deref(),
+            partitions: &described.partitions,
         }
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use milena::{Client, ClientBuilder, Consumer, NewTopic, OffsetReset, OffsetSpec, Producer, Record, TopicPartition};
 use milena_integration_tests::simulated_from;
-use milena_testkit::{Api, Cluster, Fault, Reaction};
+use milena_testkit::{Api, Cluster, Fault, Reaction, StoredRecord};
 use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,9 +65,13 @@ async fn consume(consumer: &mut Consumer, next: &mut BTreeMap<i32, i64>, count: 
 
 /// Every record is there once, in the order in which it was sent.
 fn assert_written_once(cluster: &Cluster, count: usize) {
+    assert_once(count, |partition| cluster.records(TOPIC, partition));
+}
+
+/// These are `count` numbers, each once, in the order in which they were sent.
+fn assert_once(count: usize, records: impl Fn(i32) -> Vec<StoredRecord>) {
     for partition in 0..PARTITIONS {
-        let values: Vec<usize> = cluster
-            .records(TOPIC, partition)
+        let values: Vec<usize> = records(partition)
             .into_iter()
             .map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap().parse().unwrap())
             .collect();

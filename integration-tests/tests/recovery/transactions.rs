@@ -11,7 +11,7 @@ use milena::{
 use milena_testkit::{Api, Cluster, Reaction};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{MINUTE, PARTITIONS, RECORDS, SECOND, TOPIC, builder, kill_who_was_asked};
+use super::{MINUTE, PARTITIONS, RECORDS, SECOND, TOPIC, assert_once, builder, kill_who_was_asked};
 
 const INPUT: &str = "input";
 /// What a call of the producer may take (`max_block`), and so any call of the copy.
@@ -199,21 +199,9 @@ fn the_broker_dies(transaction_version: i16, death: Death) {
         client.close().await;
         assert_eq!((client.tasks(), client.sockets()), (0, 0));
         sleep(SECOND).await;
-        assert_committed_once(&cluster);
+        assert_once(RECORDS, |partition| cluster.committed_records(TOPIC, partition));
         cluster.shutdown().await;
     });
-}
-
-fn assert_committed_once(cluster: &Cluster) {
-    for partition in 0..PARTITIONS {
-        let values: Vec<usize> = cluster
-            .committed_records(TOPIC, partition)
-            .into_iter()
-            .map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap().parse().unwrap())
-            .collect();
-        let sent: Vec<usize> = (0..RECORDS).filter(|number| *number as i32 % PARTITIONS == partition).collect();
-        assert_eq!(values, sent, "partition {partition}");
-    }
 }
 
 fn each_way(versions: &[i16], api: Api, nth: u64) {

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use milena::{Client, NewTopic, OffsetReset, OffsetSpec, Record, StartAt, TopicPartition};
+use milena::{Client, NewTopic, OffsetReset, OffsetSpec, StartAt, TopicPartition};
 use milena_client::CoordinatorKind;
-use milena_integration_tests::{real_kafka, unique, xtask};
+use milena_integration_tests::{produce_until, real_kafka, unique, xtask};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -57,7 +57,7 @@ async fn killed_brokers_lose_nothing_and_double_nothing() {
         over.store(true, Ordering::Release);
     };
     let (sent, read, calls, debits, credits, ()) = tokio::join!(
-        produce(&client, &topic, &over),
+        produce_until(&over, &client, (&topic, PARTITIONS), SECOND / 500, DEADLINE),
         consume(&client, &topic, &group, &over),
         administrate(&client, &topic, &over),
         transactional[0].transact(&over),
@@ -111,31 +111,6 @@ async fn run(arguments: &[&str]) {
 
 fn all(topic: &str) -> Vec<(TopicPartition, OffsetSpec)> {
     (0..PARTITIONS).map(|partition| (TopicPartition::new(topic, partition), OffsetSpec::Latest)).collect()
-}
-
-/// Sends numbers until the storm is over, partition after partition. All of them are acknowledged.
-async fn produce(client: &Client, topic: &str, over: &AtomicBool) -> usize {
-    let producer = client
-        .producer()
-        .request_timeout(SECOND * 10)
-        .delivery_timeout(DEADLINE)
-        .linger(SECOND / 100)
-        .build()
-        .await
-        .unwrap();
-    let mut deliveries = Vec::new();
-    while !over.load(Ordering::Acquire) {
-        let number = deliveries.len();
-        let (partition, value) = (number as i32 % PARTITIONS, number.to_string());
-        deliveries.push(producer.send(&Record::to(topic).partition(partition).value(&value)).await.unwrap());
-        sleep(Duration::from_millis(2)).await;
-    }
-    let sent = deliveries.len();
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
-    producer.close(DEADLINE).await.unwrap();
-    sent
 }
 
 /// Reads and commits until the storm is over and nothing comes any more. Nothing is left out; what was read is committed in the end.

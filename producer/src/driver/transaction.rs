@@ -259,10 +259,7 @@ impl Question<'_> {
             return Err(unsent(error.with_outcome(Outcome::NotWritten)));
         }
         link.send_at_most(Target::Broker(broker), Lane::Rest, timeout, newest, make).await.map_err(|error| {
-            if matches!(error.kind(), ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout) {
-                // It may have moved because its broker is gone.
-                link.forget_coordinator(kind, key);
-            }
+            link.on_coordinator_error(kind, key, broker, &error);
             let lost = error.outcome() == Outcome::Unknown;
             NoReply { error, lost }
         })

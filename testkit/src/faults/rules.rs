@@ -57,8 +57,17 @@ pub(crate) struct Verdict {
     pub(crate) reaction: Option<Chosen>,
     /// Copies that come after a time, or when their fault is released.
     pub(crate) copies: Vec<(u64, Option<Duration>)>,
-    /// The faults that fired, for the log.
-    pub(crate) fired: Vec<(u64, Reaction)>,
+    /// The faults that fired.
+    pub(super) fired: Vec<(u64, Reaction)>,
+}
+
+impl Verdict {
+    /// What the log says about the faults that fired.
+    pub(crate) fn lines(&self, broker: i32, connection: u64) -> impl Iterator<Item = String> {
+        self.fired
+            .iter()
+            .map(move |(fault, reaction)| format!("b{broker} c{connection} fault {fault} fires: {reaction:?}"))
+    }
 }
 
 /// What waits for [`Fault::release`](super::Fault::release) in an in-process cluster.

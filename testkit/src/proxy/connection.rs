@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::Core;
 use super::rewrite::{self, Asked};
 use crate::apis::{self, Described, Names};
-use crate::faults::{Chosen, Facts, Reaction, damage};
+use crate::faults::{Chosen, Reaction, damage};
 use crate::net::connection::{read_frame, time_for, write};
 use crate::serving::RequestHead;
 
@@ -192,20 +192,11 @@ impl Connection<'_> {
         let mut inner = self.core.lock();
         let inner = &mut *inner;
         let described = describe(&inner.learned, &call, head, request);
-        let verdict = inner.faults.judge(&Facts {
-            api: head.api,
-            version: head.version,
-            broker: self.broker,
-            connection: self.id,
-            client_id: &head.client_id,
-            group: described.group.as_deref(),
-            transactional_id: described.transactional_id.as_deref(),
-            partitions: &described.partitions,
-        });
+        let verdict = inner.faults.judge(&head.facts(self.broker, self.id, &described));
         let at = self.core.started.elapsed();
         inner.log.request(head.entry(at, self.broker, self.id, request).about(described.clone()));
-        for (fault, reaction) in &verdict.fired {
-            inner.log.note(at, format!("b{} c{} fault {fault} fires: {reaction:?}", self.broker, self.id));
+        for line in verdict.lines(self.broker, self.id) {
+            inner.log.note(at, line);
         }
         for (fault, delay) in verdict.copies {
             let released = inner.faults.follow(fault);

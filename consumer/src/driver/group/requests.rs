@@ -44,13 +44,7 @@ pub(super) async fn ask_at_length<R: Request>(
     asked.0.store(broker, Ordering::Relaxed);
     let left = deadline.saturating_duration_since(link.now());
     let answer = link.send_versioned(Target::Broker(broker), Lane::Join, left, request).await;
-    if let Err(error) = &answer
-        && matches!(error.kind(), ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout)
-        && link.known_coordinator(CoordinatorKind::Group, &group) == Some(broker)
-    {
-        link.forget_coordinator(CoordinatorKind::Group, &group);
-    }
-    answer
+    answer.inspect_err(|error| link.on_coordinator_error(CoordinatorKind::Group, &group, broker, error))
 }
 
 /// Why the coordinator does not answer, if it does not. What is asked of it is asked again, so nobody else would say it.

@@ -1,0 +1,36 @@
+//! What several storms on real brokers have in common.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use milena::{Client, Record};
+
+/// Sends numbers from 0 on until it is over, partition after partition, one each `pause`. All of them are acknowledged, each within
+/// `deadline`. How many there were.
+///
+/// # Panics
+/// When one of them is not.
+#[expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "part of a test that lives by the real clock")]
+pub async fn produce_until(
+    over: &AtomicBool,
+    client: &Client,
+    (topic, partitions): (&str, i32),
+    pause: Duration,
+    deadline: Duration,
+) -> usize {
+    let builder = client.producer().request_timeout(Duration::from_secs(10)).delivery_timeout(deadline);
+    let producer = builder.linger(Duration::from_millis(10)).build().await.unwrap();
+    let mut deliveries = Vec::new();
+    while !over.load(Ordering::Acquire) {
+        let number = deliveries.len();
+        let (partition, value) = (number as i32 % partitions, number.to_string());
+        deliveries.push(producer.send(&Record::to(topic).partition(partition).value(&value)).await.unwrap());
+        tokio::time::sleep(pause).await;
+    }
+    let sent = deliveries.len();
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    producer.close(deadline).await.unwrap();
+    sent
+}
