@@ -1,6 +1,6 @@
 //! One entry for every chore: `cargo xtask …`.
 //!
-//! Only the standard library, so that it builds in seconds on a cold target folder.
+//! Only the standard library, and what the test kit makes of it to start Kafka, so that it builds in seconds on a cold target folder.
 
 #![expect(clippy::disallowed_methods, reason = "a chore waits for real processes by the real clock")]
 
@@ -97,6 +97,11 @@ fn all_tests(arguments: Arguments) -> Result<()> {
     drop(kafka);
     println!("\n{}", tally.summary());
     steps.finish()
+}
+
+/// The sentence of an error.
+fn told(problem: std::io::Error) -> String {
+    problem.to_string()
 }
 
 /// Progress goes to standard error; standard output is for results.

@@ -11,9 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use milena_kafka_process::{jars, need_java};
+
 use crate::arguments::Arguments;
-use crate::kafka::jars;
-use crate::{Result, missing, say, workspace};
+use crate::{Result, say, told, workspace};
 
 use json::Json;
 
@@ -40,7 +41,7 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     if only_check {
         return check();
     }
-    let table = generate(&jars::resolve(&workspace::kafka_dir(), jars::DEFAULT_VERSION)?)?;
+    let table = generate(&jars::resolve(&workspace::kafka_dir(), jars::DEFAULT_VERSION).map_err(told)?)?;
     let path = table_path();
     fs::write(&path, &table).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     say(&format!("wrote {}, {} lines", path.display(), table.lines().count()));
@@ -143,7 +144,7 @@ const MESSAGES: &str = "common/message";
 
 /// A jar is a zip; the JDK that runs Kafka opens it.
 fn extract(jar: &Path, dir: &Path) -> Result<()> {
-    missing::need_java()?;
+    need_java().map_err(told)?;
     fs::create_dir_all(dir).map_err(|e| format!("cannot create {}: {e}", dir.display()))?;
     let status = Command::new("jar")
         .arg("--extract")

@@ -1,39 +1,51 @@
 //! One Kafka process: its folder, its start, whether it still lives, its end.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::Duration;
 
-use super::config::{BROKER_LOG4J, Shape};
-use crate::Result;
+use crate::settings::BROKER_LOG4J;
+use crate::{Shape, cannot, problem};
 
-/// A node of the cluster, known by its folder `target/kafka/run/node-N`.
-pub(crate) struct Node {
-    pub(crate) id: u16,
+/// A node of a cluster, known by its folder `node-N`.
+#[derive(Clone, Debug)]
+pub struct Node {
+    id: u16,
     dir: PathBuf,
 }
 
 impl Node {
-    pub(crate) fn new(run_dir: &Path, id: u16) -> Self {
-        Self { id, dir: run_dir.join(format!("node-{id}")) }
+    /// The node of the cluster whose folder is `cluster`; whether it is there or not.
+    pub fn new(cluster: &Path, id: u16) -> Self {
+        Self { id, dir: cluster.join(format!("node-{id}")) }
     }
 
-    pub(crate) fn dir(&self) -> &Path {
+    /// Its `node.id`.
+    pub fn id(&self) -> u16 {
+        self.id
+    }
+
+    /// The folder with its settings, its log and its data.
+    pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub(crate) fn data_dir(&self) -> PathBuf {
+    /// What it stores.
+    pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    pub(crate) fn properties(&self) -> PathBuf {
+    /// Its settings.
+    pub fn properties(&self) -> PathBuf {
         self.dir.join("server.properties")
     }
 
-    pub(crate) fn log(&self) -> PathBuf {
+    /// What it said.
+    pub fn log(&self) -> PathBuf {
         self.dir.join("server.log")
     }
 
@@ -42,15 +54,11 @@ impl Node {
     }
 
     /// Starts the process in a process group of its own, with nothing of this terminal, and writes its pid down.
-    pub(crate) fn start(&self, shape: &Shape, class_path: &str) -> Result<()> {
+    pub(crate) fn start(&self, shape: &Shape, class_path: &str) -> io::Result<()> {
         let log4j = self.dir.join("log4j2.properties");
-        fs::write(&log4j, BROKER_LOG4J).map_err(|e| format!("cannot write {}: {e}", log4j.display()))?;
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log())
-            .map_err(|e| format!("cannot open {}: {e}", self.log().display()))?;
-        let errors = log.try_clone().map_err(|e| format!("cannot share {}: {e}", self.log().display()))?;
+        fs::write(&log4j, BROKER_LOG4J).map_err(cannot("write", &log4j))?;
+        let log = File::options().create(true).append(true).open(self.log()).map_err(cannot("open", &self.log()))?;
+        let errors = log.try_clone().map_err(cannot("share", &self.log()))?;
         let mut child = Command::new("java")
             .args(shape.jvm_flags())
             .arg(format!("-Dlog4j2.configurationFile={}", log4j.display()))
@@ -63,26 +71,27 @@ impl Node {
             .stderr(errors)
             .process_group(0)
             .spawn()
-            .map_err(|e| format!("cannot start java: {e}"))?;
-        fs::write(self.pid_file(), child.id().to_string())
-            .map_err(|e| format!("cannot write {}: {e}", self.pid_file().display()))?;
+            .map_err(|e| problem(format!("cannot start java: {e}")))?;
+        fs::write(self.pid_file(), child.id().to_string()).map_err(cannot("write", &self.pid_file()))?;
         // For a moment after the start the kernel shows an empty command line.
         while self.alive().is_none() && matches!(child.try_wait(), Ok(None)) {
             sleep(Duration::from_millis(5));
         }
+        // Nobody else will ever ask how it ended, and what nobody waits for stays in the table of processes.
+        thread::spawn(move || child.wait());
         Ok(())
     }
 
     /// The pid of the running process. A pid file that a crash or a reboot left behind does not count, nor does
     /// another program that got the same pid: its command line must name this node's settings.
-    pub(crate) fn alive(&self) -> Option<u32> {
+    pub fn alive(&self) -> Option<u32> {
         let pid: u32 = fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
         let settings = self.properties();
         command_line(pid)?.contains(settings.to_str()?).then_some(pid)
     }
 
-    /// Ends the process and waits until it is gone.
-    pub(crate) fn kill(&self) {
+    /// `kill -9`; waits until the process is gone. Its data stays.
+    pub fn kill(&self) {
         while let Some(pid) = self.alive() {
             signal("KILL", pid);
             sleep(Duration::from_millis(10));
@@ -90,8 +99,18 @@ impl Node {
         let _ = fs::remove_file(self.pid_file());
     }
 
+    /// Stops the process where it is (`SIGSTOP`): it answers nothing, and its connections stay open. `false` when it does not run.
+    pub fn freeze(&self) -> bool {
+        self.alive().is_some_and(|pid| signal("STOP", pid))
+    }
+
+    /// Lets a frozen process go on (`SIGCONT`). `false` when it does not run.
+    pub fn thaw(&self) -> bool {
+        self.alive().is_some_and(|pid| signal("CONT", pid))
+    }
+
     /// The last lines of the node's log: what one wants to see when it does not start.
-    pub(crate) fn last_words(&self) -> String {
+    pub fn last_words(&self) -> String {
         let text = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
@@ -110,8 +129,9 @@ fn command_line(pid: u32) -> Option<String> {
 }
 
 /// Through the shell's own `kill`: the program of that name is missing on small systems.
-fn signal(name: &str, pid: u32) {
-    let _ = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &pid.to_string()]).status();
+fn signal(name: &str, pid: u32) -> bool {
+    let sent = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &pid.to_string()]).status();
+    sent.is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -120,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_pid_file_that_names_another_program_does_not_count() {
-        let dir = std::env::temp_dir().join(format!("xtask-node-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("milena-node-{}", std::process::id()));
         let node = Node::new(&dir, 1);
         fs::create_dir_all(node.dir()).unwrap();
         assert_eq!(node.alive(), None, "no pid file at all");

@@ -1,29 +1,41 @@
 //! The jars of one Kafka release: resolved by Maven into `target/kafka/VERSION/libs`, once.
 
+use std::env;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::missing;
-use crate::{Result, say};
+use crate::{cannot, need_maven, problem};
 
 /// The release that is started when nobody asks for another one.
-pub(crate) const DEFAULT_VERSION: &str = "4.3.0";
+pub const DEFAULT_VERSION: &str = "4.3.0";
 
-/// The folder with every jar of that release, filled by Maven if it is not there yet.
-pub(crate) fn resolve(kafka_dir: &Path, version: &str) -> Result<PathBuf> {
+/// The folder `kafka` in cargo's target folder, in which jars are kept: that of the running program, which cargo has built.
+pub fn kept_in_target() -> Option<PathBuf> {
+    // Cargo marks the folder for programs that make backups.
+    let program = env::current_exe().ok()?;
+    program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists()).map(|target| target.join("kafka"))
+}
+
+/// The folder with every jar of that release below `kafka_dir`, filled by Maven if it is not there yet. Standard error tells when it
+/// is: it takes seconds, and minutes when Maven has to download 130 MB.
+///
+/// # Errors
+/// When Maven is missing, or fails.
+pub fn resolve(kafka_dir: &Path, version: &str) -> io::Result<PathBuf> {
     if let Some(libs) = resolved(kafka_dir, version) {
         return Ok(libs);
     }
     let dir = kafka_dir.join(version);
     let libs = dir.join("libs");
     let pom = pom(version);
-    missing::need_maven()?;
-    say(&format!("resolving the jars of Kafka {version} with Maven (once; about 130 MB)"));
+    need_maven()?;
+    eprintln!("resolving the jars of Kafka {version} with Maven (once; about 130 MB)");
     let _ = fs::remove_dir_all(&libs);
-    fs::create_dir_all(&libs).map_err(|e| format!("cannot create {}: {e}", libs.display()))?;
+    fs::create_dir_all(&libs).map_err(cannot("create", &libs))?;
     let pom_path = dir.join("pom.xml");
-    fs::write(&pom_path, &pom).map_err(|e| format!("cannot write {}: {e}", pom_path.display()))?;
+    fs::write(&pom_path, &pom).map_err(cannot("write", &pom_path))?;
     let status = Command::new("mvn")
         .args(["--batch-mode", "--quiet", "--file"])
         .arg(&pom_path)
@@ -32,21 +44,21 @@ pub(crate) fn resolve(kafka_dir: &Path, version: &str) -> Result<PathBuf> {
         .arg("-DincludeScope=runtime")
         .stdin(Stdio::null())
         // Standard output is for results.
-        .stdout(std::io::stderr())
+        .stdout(io::stderr())
         .status()
-        .map_err(|e| format!("cannot run mvn: {e}"))?;
+        .map_err(|e| problem(format!("cannot run mvn: {e}")))?;
     if !status.success() {
-        return Err(format!(
+        return Err(problem(format!(
             "Maven could not resolve Kafka {version} (its messages are above). Is the release complete on Maven Central, and is the network there?"
-        ));
+        )));
     }
     let resolved = dir.join(RESOLVED);
-    fs::write(&resolved, &pom).map_err(|e| format!("cannot write {}: {e}", resolved.display()))?;
+    fs::write(&resolved, &pom).map_err(cannot("write", &resolved))?;
     Ok(libs)
 }
 
 /// The folder with every jar of that release, if it has been filled.
-pub(crate) fn resolved(kafka_dir: &Path, version: &str) -> Option<PathBuf> {
+pub fn resolved(kafka_dir: &Path, version: &str) -> Option<PathBuf> {
     let dir = kafka_dir.join(version);
     fs::read_to_string(dir.join(RESOLVED)).is_ok_and(|text| text == pom(version)).then(|| dir.join("libs"))
 }

@@ -1,5 +1,5 @@
-//! Does a broker answer? One Metadata request over a plain socket, written and read by hand, because this program
-//! must build in seconds.
+//! Does a broker answer? One Metadata request over a plain socket, written and read by hand, because the
+//! chores that use it must build in seconds.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,13 +7,15 @@ use std::time::Duration;
 
 /// What a broker says about its cluster: the ids of the brokers that it would send clients to.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ClusterView {
-    pub(crate) brokers: Vec<i32>,
-    pub(crate) controller: i32,
+pub struct ClusterView {
+    /// The ids of all brokers, sorted.
+    pub brokers: Vec<i32>,
+    /// The broker that stands for the controller; below 0 while there is none.
+    pub controller: i32,
 }
 
 /// Asks the broker on that port of this machine; `None` when there is no complete answer within a second.
-pub(crate) fn ask(port: u16) -> Option<ClusterView> {
+pub fn ask(port: u16) -> Option<ClusterView> {
     let limit = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), limit).ok()?;
     stream.set_read_timeout(Some(limit)).ok()?;
@@ -30,7 +32,7 @@ pub(crate) fn ask(port: u16) -> Option<ClusterView> {
 
 /// Metadata v1 with an empty list of topics, which stands for none.
 fn request() -> Vec<u8> {
-    let client_id = b"xtask";
+    let client_id = b"probe";
     let mut body = Vec::new();
     body.extend_from_slice(&3_i16.to_be_bytes()); // API key
     body.extend_from_slice(&1_i16.to_be_bytes()); // version
