@@ -33,6 +33,7 @@ pub struct ClusterBuilder {
     wall_clock_base_ms: Option<i64>,
     latency: Duration,
     initial_rebalance_delay: Duration,
+    replica_lag: Duration,
     request_log: bool,
     backward_commits: bool,
     check_invariants: bool,
@@ -60,6 +61,7 @@ impl Default for ClusterBuilder {
             wall_clock_base_ms: None,
             latency: Duration::ZERO,
             initial_rebalance_delay: Duration::ZERO,
+            replica_lag: Duration::from_secs(30),
             request_log: true,
             backward_commits: false,
             check_invariants: true,
@@ -136,6 +138,13 @@ impl ClusterBuilder {
     /// (default zero, as test clusters have it; Kafka's own default is 3 s).
     pub fn initial_rebalance_delay(mut self, delay: Duration) -> Self {
         self.initial_rebalance_delay = delay;
+        self
+    }
+
+    /// How long a follower that is [held back](Cluster::hold_follower) stays in sync: `replica.lag.time.max.ms` (default 30 s, as in
+    /// Kafka).
+    pub fn replica_lag(mut self, most: Duration) -> Self {
+        self.replica_lag = most;
         self
     }
 
@@ -253,6 +262,7 @@ impl ClusterBuilder {
             // A client whose clock is the system's may talk to a cluster in virtual time: no limit there, unless a topic sets one.
             default_timestamp_limit: real_time,
             initial_rebalance_delay: self.initial_rebalance_delay,
+            replica_lag: self.replica_lag,
             features: self.features,
             backward_commits: self.backward_commits,
             check_invariants: self.check_invariants,

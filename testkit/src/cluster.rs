@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use milena_protocol::ApiKey;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::apis::create_topics;
 use crate::builder::ClusterBuilder;
@@ -19,7 +20,7 @@ use crate::log::batch::StoredRecord;
 use crate::net::memory::{MemoryConnector, MemoryResolver};
 use crate::network::Link;
 use crate::request_log::RequestLog;
-use crate::state::Power;
+use crate::state::{Power, State};
 use crate::topics::Partition;
 use crate::transactions::{self, TransactionInfo};
 
@@ -57,6 +58,10 @@ pub struct PartitionInfo {
     pub replicas: Vec<i32>,
     /// Replicas in sync.
     pub isr: Vec<i32>,
+    /// Where the copy of each replica ends, in the order of `replicas`.
+    pub replica_ends: Vec<i64>,
+    /// Followers that the test holds back.
+    pub held: Vec<i32>,
     /// The first offset that can be read.
     pub log_start_offset: i64,
     /// The offset that the next record gets.
@@ -67,6 +72,32 @@ pub struct PartitionInfo {
     pub last_stable_offset: i64,
     /// Size of the stored batches in bytes.
     pub bytes: u64,
+}
+
+impl PartitionInfo {
+    fn of(p: &Partition) -> Self {
+        Self {
+            leader: p.leader,
+            leader_epoch: p.leader_epoch,
+            replicas: p.replicas.clone(),
+            isr: p.isr.clone(),
+            replica_ends: p.replicas.iter().map(|replica| p.end_of(*replica)).collect(),
+            held: p.held(),
+            log_start_offset: p.log.start(),
+            log_end_offset: p.log.end(),
+            high_watermark: p.log.high_watermark(),
+            last_stable_offset: p.log.last_stable_offset(),
+            bytes: p.log.size(),
+        }
+    }
+
+    fn is_held(&self, broker: i32) -> bool {
+        self.held.contains(&broker)
+    }
+
+    fn is_held_out_of_sync(&self, broker: i32) -> bool {
+        self.is_held(broker) && !self.isr.contains(&broker)
+    }
 }
 
 impl Cluster {
@@ -150,31 +181,105 @@ impl Cluster {
     }
 
     /// Makes a broker the leader of a partition, in a new leader epoch. It becomes a replica if it is none yet. The old leader answers
-    /// `NOT_LEADER_OR_FOLLOWER` from now on, with a hint where the version allows that.
+    /// `NOT_LEADER_OR_FOLLOWER` from now on, with a hint where the version allows that. From a follower that is [held
+    /// back](Self::hold_follower) the old leader's log is cut to what that has.
     ///
     /// # Panics
-    /// When there is no such partition or broker, or the broker is down.
+    /// When there is no such partition or broker, the broker is down, or held back and out of sync.
     pub fn move_leader(&self, topic: &str, partition: i32, broker: i32) {
-        let moved = self.shared.control_at(|state, now| {
-            if !state.brokers.get(&broker).is_some_and(|b| b.up) {
-                return Err(format!("broker {broker} does not exist or is down"));
+        self.control_partition(topic, partition, |state, found, now| {
+            state.check_up(broker)?;
+            if found.is_held_out_of_sync(broker) {
+                return Err(format!("broker {broker} is held back and out of sync: release it, or use elect_unclean"));
             }
-            let found = state.topics.get_mut(topic).and_then(|t| t.partition_mut(partition));
-            let Some(found) = found else { return Err(format!("there is no partition {topic}-{partition}")) };
-            if !found.replicas.contains(&broker) {
-                found.replicas.push(broker);
-            }
-            if !found.isr.contains(&broker) {
-                found.isr.push(broker);
-            }
-            found.lead(Some(broker));
-            let epoch = found.leader_epoch;
-            state.note(now, format!("{topic}-{partition} is led by b{broker} in epoch {epoch}"));
-            state.on_partition_changed(topic, partition, now);
-            transactions::markers::write_all(state, now);
+            state.move_leader(topic, partition, broker, now);
             Ok(())
         });
-        if let Err(message) = moved {
+    }
+
+    /// Holds a follower back: it copies nothing any more, until it is [released](Self::release_follower). The high watermark stays where
+    /// it is, and with it what consumers read and what waits for `acks=all`, until the follower leaves the in-sync replicas: when it lacks
+    /// something and `replica.lag.time.max.ms` is over, [30 s](ClusterBuilder::replica_lag) of the cluster's clock, or by
+    /// [`drop_from_isr`](Self::drop_from_isr).
+    ///
+    /// ```no_run
+    /// # async fn f() -> std::io::Result<()> {
+    /// # use milena_testkit::Cluster;
+    /// let cluster = Cluster::builder().topic("orders", 1).start_in_memory()?; // led by 1; 2 and 3 follow
+    /// cluster.hold_follower("orders", 0, 2);
+    /// // What is written with acks=1 is acknowledged now, and nobody can read it.
+    /// cluster.crash(1);
+    /// // Broker 2 was in sync and leads; the records that it did not have are gone, in a new leader epoch.
+    /// assert_eq!(cluster.partition_info("orders", 0).leader, Some(2));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    /// When there is no such partition, or the broker does not follow in it.
+    pub fn hold_follower(&self, topic: &str, partition: i32, broker: i32) {
+        self.control_partition(topic, partition, |state, found, now| {
+            if found.leader == Some(broker) || !found.replicas.contains(&broker) {
+                return Err(format!("broker {broker} is no follower of {topic}-{partition}"));
+            }
+            state.hold_follower(topic, partition, broker, now);
+            Ok(())
+        });
+    }
+
+    /// Lets a follower go that was [held back](Self::hold_follower): it has everything at once, and is in sync.
+    ///
+    /// # Panics
+    /// When there is no such partition.
+    pub fn release_follower(&self, topic: &str, partition: i32, broker: i32) {
+        self.control_partition(topic, partition, |state, _, now| {
+            state.release_follower(topic, partition, broker, now);
+            Ok(())
+        });
+    }
+
+    /// A follower that is [held back](Self::hold_follower) leaves the in-sync replicas now, and not when it has lagged for long enough.
+    ///
+    /// # Panics
+    /// When there is no such partition, or the broker is not held back in it.
+    pub fn drop_from_isr(&self, topic: &str, partition: i32, broker: i32) {
+        self.control_partition(topic, partition, |state, found, now| {
+            if !found.is_held(broker) {
+                return Err(format!("broker {broker} is not held back in {topic}-{partition}: hold_follower first"));
+            }
+            state.drop_from_isr(topic, partition, broker, now);
+            Ok(())
+        });
+    }
+
+    /// Makes a broker the leader that may lack records: an unclean election. What it does not have is lost, whoever was told that it is
+    /// written, and who has read it finds another value there, or is out of range. Kafka does that only when no in-sync replica is alive;
+    /// here a test may.
+    ///
+    /// # Panics
+    /// When there is no such partition, the broker is no replica of it, or is down.
+    pub fn elect_unclean(&self, topic: &str, partition: i32, broker: i32) {
+        self.control_partition(topic, partition, |state, found, now| {
+            state.check_up(broker)?;
+            if !found.replicas.contains(&broker) {
+                return Err(format!("broker {broker} is no replica of {topic}-{partition}"));
+            }
+            state.elect_unclean(topic, partition, broker, now);
+            Ok(())
+        });
+    }
+
+    /// Does something with a partition that exists.
+    fn control_partition(
+        &self,
+        topic: &str,
+        partition: i32,
+        f: impl FnOnce(&mut State, &PartitionInfo, Instant) -> Result<(), String>,
+    ) {
+        let done = self.shared.control_at(|state, now| {
+            let found = state.topics.get(topic).and_then(|topic| topic.partition(partition)).map(PartitionInfo::of);
+            f(state, &found.ok_or_else(|| format!("there is no partition {topic}-{partition}"))?, now)
+        });
+        if let Err(message) = done {
             panic!("{message}");
         }
     }
@@ -225,7 +330,7 @@ impl Cluster {
     pub fn flush(&self) {
         self.shared.control(|state| {
             let partitions = state.topics.values_mut().flat_map(|topic| &mut topic.partitions);
-            partitions.for_each(|partition| partition.flushed = partition.log.end());
+            partitions.for_each(|partition| partition.flushed = partition.log.end()); // or where their copy ends
         });
     }
 
@@ -334,17 +439,7 @@ impl Cluster {
     /// # Panics
     /// When there is no such partition.
     pub fn partition_info(&self, topic: &str, partition: i32) -> PartitionInfo {
-        self.with_partition(topic, partition, |p| PartitionInfo {
-            leader: p.leader,
-            leader_epoch: p.leader_epoch,
-            replicas: p.replicas.clone(),
-            isr: p.isr.clone(),
-            log_start_offset: p.log.start(),
-            log_end_offset: p.log.end(),
-            high_watermark: p.log.high_watermark(),
-            last_stable_offset: p.log.last_stable_offset(),
-            bytes: p.log.size(),
-        })
+        self.with_partition(topic, partition, |p| PartitionInfo::of(p))
     }
 
     /// Number of partitions of a topic; `None` if there is no such topic.

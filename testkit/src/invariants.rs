@@ -3,7 +3,9 @@
 //!
 //! - The sequences of a producer follow each other in a partition, and its epoch never goes back.
 //! - No offset has two values: what was acknowledged or read once is there unchanged, as long as it is there, but for what a
-//!   machine has lost that [lost its power](crate::Cluster::crash_losing_unflushed).
+//!   machine has lost that [lost its power](crate::Cluster::crash_losing_unflushed), or a leader did not have that was elected.
+//! - What was acknowledged with `acks=all` is in as many in-sync replicas as `min.insync.replicas` asks for, and in all of them. That, and
+//!   what was read, no election takes away, but for an unclean one, or of a replica that has lost its power.
 //! - A leader tells no high watermark beyond what its in-sync replicas have, gives nothing beyond the high watermark, or beyond the last
 //!   stable offset to a reader of committed records, and nothing to a client that knows another leader epoch than its own.
 //! - No partition has two owners in one generation of a group: looked for where the assignment arrives, `groups/classic.rs`.
@@ -119,6 +121,7 @@ impl State {
             false => (high_watermark, "high watermark"),
         };
         let log_start = partition.log.start();
+        let mut read_to = 0;
         let mut rest = &records[..];
         while let Some(header) = BatchHeader::read(rest) {
             if header.base_offset >= below {
@@ -132,9 +135,37 @@ impl State {
             }
             // The last one may be cut.
             let size = usize::try_from(header.length).unwrap_or(0) + 12;
+            if rest.len() >= size {
+                read_to = header.base_offset + i64::from(header.last_offset_delta) + 1;
+            }
             rest = rest.get(size..).unwrap_or_default();
         }
+        if let Some(partition) = self.topics.get_mut(topic).and_then(|topic| topic.partition_mut(index)) {
+            partition.promise(read_to);
+        }
         wrong.into_iter().for_each(|sentence| self.violation(sentence));
+    }
+
+    /// Everything below `end` is about to be acknowledged to somebody who wants all in-sync replicas to have it.
+    pub(crate) fn check_acknowledged(&mut self, topic: &str, index: i32, end: i64) {
+        if !self.settings.check_invariants {
+            return;
+        }
+        let Some(found) = self.topics.get_mut(topic) else { return };
+        let min_in_sync = found.min_in_sync();
+        let Some(partition) = found.partition_mut(index) else { return };
+        partition.promise(end);
+        let in_sync_end = partition.in_sync_end();
+        let wrong = if in_sync_end < end {
+            format!("the in-sync replicas end at {in_sync_end}")
+        } else if !partition.has_enough_in_sync(min_in_sync) {
+            format!("min.insync.replicas is {min_in_sync}, and {:?} are in sync", partition.isr)
+        } else {
+            return;
+        };
+        self.violation(format!(
+            "{topic}-{index}: everything below offset {end} was acknowledged with acks=all, and {wrong}"
+        ));
     }
 
     /// Somebody committed `offset` where `before` was committed.

@@ -57,6 +57,18 @@
 //! # }
 //! ```
 //!
+//! **Replication**: followers that are held back stop the high watermark, and with it readers and `acks=all`, until they leave the in-sync
+//! replicas; elections, clean and unclean, cut the log to what the new leader has. [`Cluster::hold_follower`].
+//!
+//! ```no_run
+//! # fn f(cluster: milena_testkit::Cluster) {
+//! cluster.hold_follower("orders", 0, 2);
+//! cluster.drop_from_isr("orders", 0, 2); // or by itself, after replica.lag.time.max.ms
+//! cluster.elect_unclean("orders", 0, 2); // and what it did not have is lost
+//! cluster.release_follower("orders", 0, 3);
+//! # }
+//! ```
+//!
 //! **The request log**: who asked whom for what, to print and to ask. A failing test prints its end, and the command that runs the test
 //! again with its seed. [`RequestLog`].
 //!
@@ -96,7 +108,8 @@
 //! 3. The API's own file under `apis/` serves it: a batch is validated (`log/batch.rs`), checked against what its producer wrote
 //!    before (`log/producers.rs`) and appended (`log/mod.rs`); a member joins its group (`groups/`); a transaction is decided
 //!    (`transactions/transaction.rs`), and its markers move the last stable offset (`transactions/markers.rs`,
-//!    `log/transactions.rs`). What was stored, and what is read, passes the checker (`invariants.rs`).
+//!    `log/transactions.rs`). When the in-sync replicas have it (`replication.rs`), the high watermark moves, which readers and `acks=all`
+//!    wait for. What was stored, and what is read, passes the checker (`invariants.rs`).
 //! 4. The answer goes back to the connection, at once or when there is data, when all members have joined, when the time is over, or
 //!    when a fault lets it go.
 //!
@@ -117,6 +130,7 @@ mod net;
 mod network;
 pub mod planted;
 mod proxy;
+mod replication;
 mod request_log;
 mod seeds;
 mod serving;

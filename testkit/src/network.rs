@@ -6,13 +6,14 @@
 //!
 //! Brokers need an answer for everything they say to one another, so a link between them that is cut one way is as good as cut both
 //! ways. What the model has of it:
-//! - A follower that cannot reach its leader leaves the in-sync replicas at once (Kafka waits for `replica.lag.time.max.ms`).
+//! - A follower that cannot reach its leader leaves the in-sync replicas at once (Kafka waits for `replica.lag.time.max.ms`), unless
+//!   the leader itself is out of the controller's sight: see `replication.rs`.
 //! - The controller is with the largest part of the cluster, of several with the one that has the lowest id. A broker outside of that
 //!   part leads nothing that has an in-sync replica inside, coordinates nothing, and is not in Metadata (Kafka waits for
 //!   `broker.session.timeout.ms`). Partitions without such a replica keep their leader.
 //! - A coordinator cannot write markers to a leader that it does not reach, and such a leader cannot ask it about a transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::serving::Answer;
 use crate::state::{State, Timer};
-use crate::{groups, transactions};
+use crate::topics::Broker;
 
 /// A link that a test can cut with [`Cluster::cut`](crate::Cluster::cut).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,6 +122,12 @@ impl Network {
         self.between.clear();
     }
 
+    /// Finds out which brokers the controller does not reach.
+    pub(crate) fn find_those_outside(&mut self, brokers: &BTreeMap<i32, Broker>) {
+        let up = brokers.iter().filter(|(_, broker)| broker.up).map(|(id, _)| *id).collect();
+        self.outside = self.cut_off(&up);
+    }
+
     /// Those of `up` that are not in the part of the cluster in which the controller is.
     fn cut_off(&self, up: &BTreeSet<i32>) -> BTreeSet<i32> {
         let mut rest = up.clone();
@@ -177,40 +184,6 @@ impl State {
             Waiting::Answer { connection, answer } => self.send(connection, answer),
             Waiting::Closed { connection } => self.on_closed(connection, now),
         }
-    }
-
-    /// Brokers died, came back, or lost sight of one another: in-sync replicas, leaders and coordinators follow.
-    pub(crate) fn on_brokers_changed(&mut self, now: Instant) {
-        let up: BTreeSet<i32> = self.brokers.iter().filter(|(_, broker)| broker.up).map(|(id, _)| *id).collect();
-        self.network.outside = self.network.cut_off(&up);
-        let network = &self.network;
-        let inside = |id: &i32| up.contains(id) && network.is_inside(*id);
-        let mut changed = Vec::new();
-        for (name, topic) in &mut self.topics {
-            for (index, partition) in topic.partitions.iter_mut().enumerate() {
-                if partition.leader.is_none_or(|leader| !inside(&leader)) {
-                    let next = partition.replicas.iter().copied().find(|id| partition.isr.contains(id) && inside(id));
-                    if next.is_some() {
-                        partition.lead(next);
-                        changed.push((name.clone(), index as i32));
-                    }
-                }
-                let Some(leader) = partition.leader.filter(inside) else { continue };
-                let follows = |id: &i32| *id == leader || (inside(id) && network.reaches(leader, *id));
-                partition.isr.retain(follows);
-                for id in &partition.replicas {
-                    if follows(id) && !partition.isr.contains(id) {
-                        partition.isr.push(*id); // replicas share their leader's log: it has caught up at once
-                    }
-                }
-            }
-        }
-        for (topic, partition) in changed {
-            self.on_partition_changed(&topic, partition, now);
-        }
-        groups::on_coordinators_changed(self, now);
-        transactions::on_coordinators_changed(self, now);
-        transactions::markers::write_all(self, now);
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Defect {
     DuplicateAccepted,
     /// Fetch does not look at the leader epoch that the client knows.
     LeaderEpochIgnored,
-    /// Fetch tells a high watermark beyond what the in-sync replicas have.
+    /// The high watermark is the log's end, whatever the in-sync replicas have.
     HighWatermarkAheadOfIsr,
+    /// A batch with `acks=all` is acknowledged as soon as its leader has it, however few replicas are in sync.
+    AckBeforeMinIsr,
 }

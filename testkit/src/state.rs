@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::apis::fetch::ParkedFetches;
+use crate::apis::produce::ParkedProduces;
 use crate::apis::{self, Names, Parked};
 use crate::faults::Rules;
 use crate::groups::{Group, OffsetProducers};
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     /// Whether Kafka's default limit of one hour into the future is applied to record timestamps.
     pub(crate) default_timestamp_limit: bool,
     pub(crate) initial_rebalance_delay: Duration,
+    /// `replica.lag.time.max.ms`.
+    pub(crate) replica_lag: Duration,
     pub(crate) features: BTreeMap<String, i16>,
     pub(crate) backward_commits: bool,
     pub(crate) check_invariants: bool,
@@ -64,6 +67,9 @@ pub(crate) enum Timer {
     /// What waited for a link.
     Network(Waiting),
     Fetch(u64),
+    Produce(u64),
+    /// A follower of this partition has been held for so long that it may lag.
+    Lag(String, i32),
     Group(String),
     Transaction(String),
 }
@@ -82,6 +88,7 @@ pub(crate) struct State {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) transactions: Transactions,
     pub(crate) fetches: ParkedFetches,
+    pub(crate) produces: ParkedProduces,
     pub(crate) faults: Rules,
     pub(crate) log: RequestLog,
     pub(crate) network: Network,
@@ -127,6 +134,7 @@ impl State {
             producer_ids: ProducerIds::default(),
             transactions: Transactions::default(),
             fetches: ParkedFetches::default(),
+            produces: ParkedProduces::default(),
             log,
             network: Network::default(),
             invariants: Invariants::default(),
@@ -172,6 +180,8 @@ impl State {
                 Timer::Copy { broker, frame } => self.on_copy(broker, frame, now),
                 Timer::Network(waiting) => self.on_network(waiting, now),
                 Timer::Fetch(id) => apis::fetch::on_deadline(self, id, now),
+                Timer::Produce(id) => apis::produce::on_deadline(self, id, now),
+                Timer::Lag(topic, index) => self.drop_laggards(&topic, index, now),
                 Timer::Group(group) => crate::groups::on_time(self, &group, now),
                 Timer::Transaction(id) => transactions::on_time(self, &id, now),
             }
@@ -316,9 +326,10 @@ impl State {
         Some((partition.leader?, partition.leader_epoch))
     }
 
-    /// Leadership or log of a partition changed: those who wait for it look again.
+    /// Leadership or high watermark of a partition changed: those who wait for it look again.
     pub(crate) fn on_partition_changed(&mut self, topic: &str, partition: i32, now: Instant) {
         apis::fetch::on_partition_changed(self, topic, partition, now);
+        apis::produce::on_partition_changed(self, topic, partition, now);
     }
 
     /// A broker dies: its connections break, its leaderships move. If its power is lost, so is what it alone had, and had not brought
@@ -329,49 +340,17 @@ impl State {
         entry.sessions = Default::default();
         self.note(now, format!("b{broker} {}", if power == Power::Lost { "loses its power" } else { "crashes" }));
         self.cut_broker(broker, now, "the broker crashed");
-        let (mut changed, mut lost) = (Vec::new(), Vec::new());
-        for (name, topic) in &mut self.topics {
-            for (index, partition) in topic.partitions.iter_mut().enumerate() {
-                if partition.on_broker_down(broker, &self.brokers) {
-                    changed.push((name.clone(), index as i32));
-                    if power == Power::Lost && partition.leader.is_none() && partition.lose_unflushed() {
-                        lost.push((topic.id, name.clone(), index as i32, partition.log.end()));
-                    }
-                }
-            }
+        if power == Power::Lost {
+            self.lose_power(broker);
         }
-        for (id, topic, index, end) in lost {
-            self.invariants.on_truncated(id, index, end);
-            self.note(now, format!("{topic}-{index} has lost everything from offset {end} on"));
-        }
-        for (topic, partition) in changed {
-            self.on_partition_changed(&topic, partition, now);
-        }
-        crate::groups::on_coordinators_changed(self, now);
-        transactions::on_coordinators_changed(self, now);
         self.on_brokers_changed(now);
     }
 
-    /// A broker comes back, with all its data, as a follower.
+    /// A broker comes back, as a follower, or as the leader of what nobody leads and it was in sync with.
     pub(crate) fn restart(&mut self, broker: i32, now: Instant) {
         let Some(entry) = self.brokers.get_mut(&broker) else { return };
         entry.up = true;
         self.note(now, format!("b{broker} is back"));
-        let mut changed = Vec::new();
-        for (name, topic) in &mut self.topics {
-            for (index, partition) in topic.partitions.iter_mut().enumerate() {
-                if partition.on_broker_up(broker) {
-                    changed.push((name.clone(), index as i32));
-                }
-            }
-        }
-        for (topic, partition) in changed {
-            self.on_partition_changed(&topic, partition, now);
-        }
-        // It may be a coordinator again at once.
-        crate::groups::on_coordinators_changed(self, now);
-        transactions::on_coordinators_changed(self, now);
-        transactions::markers::write_all(self, now);
         self.on_brokers_changed(now);
     }
 

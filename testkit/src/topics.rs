@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::apis::fetch::FetchSessions;
 use crate::configs;
 use crate::log::Log;
+use crate::replication::Copies;
 
 /// One broker.
 pub(crate) struct Broker {
@@ -57,33 +58,29 @@ pub(crate) struct Partition {
     pub(crate) replicas: Vec<i32>,
     pub(crate) isr: Vec<i32>,
     pub(crate) log: Log,
-    /// Below this offset the log is on the leader's disk.
+    /// Below this offset the log is on the disks of the replicas that have it.
     pub(crate) flushed: i64,
     /// The lowest offset from which on records have been lost.
     pub(crate) lost_from: Option<i64>,
+    pub(crate) copies: Copies,
 }
 
 impl Partition {
-    /// The end of what all in-sync replicas have, which the high watermark may not pass. Replicas share their leader's log.
-    pub(crate) fn in_sync_end(&self) -> i64 {
-        self.log.end()
-    }
-
-    /// What is not on the disk is lost. False if that is nothing.
-    pub(crate) fn lose_unflushed(&mut self) -> bool {
-        let lost = self.log.truncate(self.flushed);
-        if lost {
-            self.lost_from = Some(self.lost_from.map_or(self.log.end(), |from| from.min(self.log.end())));
-        }
-        lost
-    }
-
     /// A new partition, led by its first replica that is up.
     pub(crate) fn new(replicas: Vec<i32>, brokers: &BTreeMap<i32, Broker>) -> Self {
         let isr: Vec<i32> = replicas.iter().copied().filter(|id| is_up(brokers, *id)).collect();
         let mut log = Log::default();
         log.begin_epoch(0);
-        Self { leader: isr.first().copied(), leader_epoch: 0, replicas, isr, log, flushed: 0, lost_from: None }
+        Self {
+            leader: isr.first().copied(),
+            leader_epoch: 0,
+            replicas,
+            isr,
+            log,
+            flushed: 0,
+            lost_from: None,
+            copies: Copies::default(),
+        }
     }
 
     /// Makes `leader` the leader in a new epoch.
@@ -93,38 +90,6 @@ impl Partition {
         if leader.is_some() {
             self.log.begin_epoch(self.leader_epoch);
         }
-    }
-
-    /// A broker died: it leaves the in-sync set, unless it is the last of it, and its leadership goes to the next. True if the
-    /// leader changed.
-    pub(crate) fn on_broker_down(&mut self, broker: i32, brokers: &BTreeMap<i32, Broker>) -> bool {
-        if self.isr.len() > 1 {
-            self.isr.retain(|id| *id != broker);
-        }
-        if self.leader != Some(broker) {
-            return false;
-        }
-        let next = self.replicas.iter().copied().find(|id| self.isr.contains(id) && is_up(brokers, *id));
-        self.lead(next);
-        true
-    }
-
-    /// A broker came back: it is in sync at once, and leads if nobody does. True if the leader changed.
-    pub(crate) fn on_broker_up(&mut self, broker: i32) -> bool {
-        if !self.replicas.contains(&broker) {
-            return false;
-        }
-        if self.leader.is_none() {
-            if !self.isr.contains(&broker) {
-                return false; // it may lack records: an unclean election is not made on its own
-            }
-            self.lead(Some(broker));
-            return true;
-        }
-        if !self.isr.contains(&broker) {
-            self.isr.push(broker);
-        }
-        false
     }
 }
 

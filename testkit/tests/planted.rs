@@ -4,13 +4,13 @@
 
 mod common;
 
-use common::{TestBatch, connect, fetch_request};
+use common::{TestBatch, connect, fetch_request, produce_request};
 use milena_protocol::ErrorCode;
 use milena_testkit::planted::Defect;
 use milena_testkit::{Cluster, ClusterBuilder};
 
 fn builder() -> ClusterBuilder {
-    Cluster::builder().brokers(2).topic("t", 1)
+    Cluster::builder().brokers(2).topic_with("t", 1, [("min.insync.replicas", "2")])
 }
 
 fn batch(sequence: i32) -> bytes::Bytes {
@@ -78,22 +78,72 @@ async fn a_leader_epoch_that_is_ignored_is_noticed() {
     assert!(violations[0].contains("knows leader epoch 0 was served in epoch 2"), "{violations:?}");
 }
 
-async fn high_watermark(builder: ClusterBuilder) -> (i64, Vec<String>) {
+/// Reads what only one of two in-sync replicas has: the high watermark that is told, and how many bytes come.
+async fn read_ahead(builder: ClusterBuilder) -> (i64, usize, Vec<String>) {
     let cluster = builder.start_in_memory().unwrap();
     let mut raw = connect(&cluster, 1).await;
-    raw.produce("t", 0, batch(0)).await;
-    let told = raw.fetch("t", 0, 0).await.high_watermark;
+    cluster.hold_follower("t", 0, 2);
+    raw.call(9, produce_request("t", 0, batch(0), 1)).await;
+    let told = raw.fetch("t", 0, 0).await;
     let violations = cluster.take_violations();
     cluster.shutdown().await;
-    (told, violations)
+    (told.high_watermark, told.records.unwrap().len(), violations)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_high_watermark_ahead_of_the_in_sync_replicas_is_noticed() {
-    assert_eq!(high_watermark(builder()).await, (2, vec![]));
-    let (told, violations) = high_watermark(builder().planted(Defect::HighWatermarkAheadOfIsr)).await;
-    assert_eq!(told, 3);
-    assert!(violations[0].contains("was told to be 3, and the in-sync replicas end at 2"), "{violations:?}");
+    assert_eq!(read_ahead(builder()).await, (0, 0, vec![]));
+    let (told, bytes, violations) = read_ahead(builder().planted(Defect::HighWatermarkAheadOfIsr)).await;
+    assert_eq!((told, bytes), (2, batch(0).len()));
+    assert!(violations[0].contains("was told to be 2, and the in-sync replicas end at 0"), "{violations:?}");
+}
+
+/// Writes with acks=all what one of two in-sync replicas does not get, and then what only one is in sync for.
+async fn acknowledge(builder: ClusterBuilder) -> ([ErrorCode; 2], Vec<String>) {
+    let cluster = builder.start_in_memory().unwrap();
+    let mut raw = connect(&cluster, 1).await;
+    cluster.hold_follower("t", 0, 2);
+    let held = raw.call(9, produce_request("t", 0, batch(0), -1).with_timeout_ms(100)).await;
+    cluster.drop_from_isr("t", 0, 2);
+    let alone = raw.produce("t", 0, batch(2)).await;
+    let violations = cluster.take_violations();
+    cluster.shutdown().await;
+    ([ErrorCode(held.responses[0].partition_responses[0].error_code), ErrorCode(alone.error_code)], violations)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_before_enough_replicas_have_the_batch_is_noticed() {
+    let refused = [ErrorCode::REQUEST_TIMED_OUT, ErrorCode::NOT_ENOUGH_REPLICAS];
+    assert_eq!(acknowledge(builder()).await, (refused, vec![]));
+    let (answers, violations) = acknowledge(builder().planted(Defect::AckBeforeMinIsr)).await;
+    assert_eq!(answers, [ErrorCode::NONE; 2]);
+    assert!(
+        violations[0].contains("was acknowledged with acks=all, and the in-sync replicas end at 0"),
+        "{violations:?}"
+    );
+    assert!(violations[1].contains("and min.insync.replicas is 2, and [1] are in sync"), "{violations:?}");
+}
+
+/// Writes with acks=all, and then the leader dies that alone has it.
+async fn lose(builder: ClusterBuilder) -> Vec<String> {
+    let cluster = builder.start_in_memory().unwrap();
+    let mut raw = connect(&cluster, 1).await;
+    cluster.hold_follower("t", 0, 2);
+    raw.call(9, produce_request("t", 0, batch(0), -1).with_timeout_ms(100)).await;
+    cluster.crash(1);
+    let violations = cluster.take_violations();
+    cluster.shutdown().await;
+    violations
+}
+
+#[tokio::test(start_paused = true)]
+async fn acknowledged_records_that_a_clean_election_takes_away_are_noticed() {
+    assert_eq!(lose(builder()).await, [""; 0], "nobody was told that they are written");
+    let violations = lose(builder().planted(Defect::AckBeforeMinIsr)).await;
+    assert!(
+        violations[1].contains("b2 was in sync and ends at 0, and what lies below 2 was promised"),
+        "{violations:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

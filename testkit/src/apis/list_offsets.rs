@@ -2,7 +2,8 @@
 //! the largest timestamp (−3, v7). −4 (earliest local, v8) is the log start and −5 (latest tiered, v9) is unknown, as without tiered
 //! storage.
 //!
-//! Nothing found is offset −1, not an error. v4 checks the leader epoch.
+//! Nothing found is offset −1, not an error. v4 checks the leader epoch. While a new leader's high watermark lies before the start of its
+//! epoch, the end is `OFFSET_NOT_AVAILABLE` (`LEADER_NOT_AVAILABLE` before v5), and so is a time whose record lies behind the high watermark.
 
 use milena_protocol::ErrorCode;
 use milena_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -80,13 +81,20 @@ fn look(
     check_epoch(asked.current_leader_epoch, partition.leader_epoch)?;
     let log = &partition.log;
     let end = if read_committed { log.last_stable_offset() } else { log.high_watermark() };
-    let below_end = |found: Option<(i64, i64, i32)>| found.filter(|(offset, ..)| *offset < end).unwrap_or(NONE);
+    let is_unknown = log.epoch_start() > log.high_watermark();
+    let unknown = if call.version >= 5 { ErrorCode::OFFSET_NOT_AVAILABLE } else { ErrorCode::LEADER_NOT_AVAILABLE };
+    let below_end = |found: Option<(i64, i64, i32)>| match found {
+        Some(found) if found.0 < end => Ok(found),
+        _ if is_unknown => Err(unknown),
+        _ => Ok(NONE),
+    };
     match asked.timestamp {
+        -1 if is_unknown => Err(unknown),
         -1 => Ok((end, -1, partition.leader_epoch)),
         -2 | -4 => Ok((log.start(), -1, log.epoch_at(log.start()).unwrap_or(-1))),
-        -3 => Ok(below_end(log.find_latest_time())),
+        -3 => below_end(log.find_latest_time()),
         -5 => Ok(NONE),
-        timestamp if timestamp >= 0 => Ok(below_end(log.find_by_time(timestamp))),
+        timestamp if timestamp >= 0 => below_end(log.find_by_time(timestamp)),
         _ => Err(ErrorCode::UNSUPPORTED_VERSION),
     }
 }

@@ -1,6 +1,6 @@
 //! The log of one partition: stored batches, leader epochs, producers, transactions.
 //!
-//! Replication is not modelled record by record: all replicas share this log, so the high watermark is the log's end.
+//! It is the leader's; how far the other replicas are, and hence the high watermark, is in `replication.rs`.
 
 pub(crate) mod batch;
 pub(crate) mod marker;
@@ -36,6 +36,7 @@ pub(crate) struct Log {
     batches: Vec<StoredBatch>,
     start: i64,
     end: i64,
+    high_watermark: i64,
     bytes: u64,
     /// Which epoch began at which offset, in order.
     epochs: Vec<(i32, i64)>,
@@ -62,19 +63,32 @@ impl Log {
         self.end
     }
 
-    /// The offset below which consumers may read. All replicas share this log, so it is the end.
+    /// The offset below which consumers may read.
     pub(crate) fn high_watermark(&self) -> i64 {
-        self.end
+        self.high_watermark
+    }
+
+    /// The in-sync replicas have everything below `to`. False if that is nothing new.
+    pub(crate) fn advance_high_watermark(&mut self, to: i64) -> bool {
+        let advances = to > self.high_watermark;
+        self.high_watermark = self.high_watermark.max(to);
+        advances
+    }
+
+    /// Where the current leader epoch begins.
+    pub(crate) fn epoch_start(&self) -> i64 {
+        self.epochs.last().map_or(self.start, |(_, start)| *start)
     }
 
     /// The offset below which every transaction is decided, and its marker written. If the first open one began below the log's
     /// start, it is where the first stored batch begins, as in Kafka, be that below the start, too.
     pub(crate) fn last_stable_offset(&self) -> i64 {
-        match self.transactions.first_open() {
-            None => self.high_watermark(),
+        let first_open = match self.transactions.first_open() {
+            None => return self.high_watermark,
             Some(first) if first >= self.start => first,
             Some(_) => self.from(self.start).first().map_or(self.end, |batch| batch.base_offset),
-        }
+        };
+        first_open.min(self.high_watermark)
     }
 
     /// The aborted transactions that a reader has to know who gets at most `max_bytes` from `offset` on. A broker finds out what its

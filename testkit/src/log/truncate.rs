@@ -1,4 +1,4 @@
-//! The end of a log is lost: what a machine had not brought to its disk when its power went.
+//! The end of a log is lost: what a machine had not brought to its disk when its power went, or what a new leader does not have.
 //!
 //! As a broker does when it loads a log, what is remembered about producers and transactions is found again by reading the batches
 //! that are left. A producer whose batches were all deleted at the log's start before is forgotten with that.
@@ -15,10 +15,13 @@ impl Log {
             return false;
         }
         let kept = self.batches.partition_point(|batch| batch.last_offset < to);
+        self.end = self.batches.get(kept).map_or(to, |batch| batch.base_offset.min(to));
         for batch in self.batches.drain(kept..) {
             self.bytes -= batch.bytes.len() as u64;
         }
-        self.end = self.batches.last().map_or(self.start, |batch| batch.last_offset + 1);
+        // A copy that ends before this log begins is a log of its own that is empty, as its records were deleted here.
+        self.start = self.start.min(self.end);
+        self.high_watermark = self.high_watermark.min(self.end);
         while self.epochs.last().is_some_and(|(_, start)| *start >= self.end) {
             self.epochs.pop();
         }

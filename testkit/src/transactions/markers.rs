@@ -1,7 +1,9 @@
 //! The markers of decided transactions: written to every partition of the transaction, and only then is it complete.
 //!
 //! Kafka's coordinator answers EndTxn when the decision is in its log, and lets the markers follow. Here they follow at once, unless a
-//! test holds them ([`Cluster::hold_markers`](crate::Cluster::hold_markers)) or a partition has no leader: its marker waits for one.
+//! test holds them ([`Cluster::hold_markers`](crate::Cluster::hold_markers)), a partition has no leader, or it has not enough replicas
+//! in sync or one of them is held back: then its marker waits. A coordinator writes markers with `acks=all`, and tries until it was heard;
+//! that the marker stands in the leader's log meanwhile, where no reader of committed data sees it, is not modelled.
 
 use tokio::time::Instant;
 
@@ -38,7 +40,7 @@ pub(crate) fn write(state: &mut State, id: &str, now: Instant) {
     }
 }
 
-/// False if the partition has no leader now that the coordinator reaches.
+/// False if the partition has no leader now that the coordinator reaches, or its in-sync replicas do not get the marker now.
 fn write_one(
     state: &mut State,
     coordinator: i32,
@@ -50,15 +52,19 @@ fn write_one(
         crate::groups::on_marker(state, *index, marker, now);
         return true;
     }
-    let partition = state.topics.get_mut(topic).and_then(|topic| topic.partition_mut(*index));
-    let Some(partition) = partition else { return true }; // deleted: there is nothing to mark
-    if partition.leader.is_none_or(|leader| !state.network.reaches(coordinator, leader)) {
+    let Some(found) = state.topics.get_mut(topic) else { return true }; // deleted: there is nothing to mark
+    let min_in_sync = found.min_in_sync();
+    let Some(partition) = found.partition_mut(*index) else { return true };
+    if partition.leader.is_none_or(|leader| !state.network.reaches(coordinator, leader))
+        || !partition.replicates_at_once(min_in_sync)
+    {
         return false;
     }
     let offset = partition.log.append_marker(marker, partition.leader_epoch);
     let what = if marker.commit { "commit" } else { "abort" };
     let Marker { producer_id, producer_epoch, .. } = marker;
     state.note(now, format!("{topic}-{index}: {what} marker of {producer_id}/{producer_epoch} at {offset}"));
+    state.advance(topic, *index);
     state.on_partition_changed(topic, *index, now);
     true
 }

@@ -9,6 +9,9 @@
 //! - Records below the fetch offset may stand in the first batch: the client skips them.
 //! - A reader of committed data (isolation level 1) gets nothing from the last stable offset on and waits for it to move; it is told
 //!   the aborted transactions of what it gets, perhaps with some that lie behind. Another reader gets null in their place.
+//! - Between the high watermark and the log's end there is nothing, and no error; beyond the end is `OFFSET_OUT_OF_RANGE`.
+//! - v12 takes the epoch of the last record that the client has, and tells it where its log and the leader's part (`diverging_epoch`),
+//!   without records. Java's consumers do not ask so; they ask OffsetForLeaderEpoch.
 //! - v9 checks the leader epoch, v12 names the new leader with `NOT_LEADER_OR_FOLLOWER` (v16 its address, KIP-951), v13 takes topic
 //!   ids. Followers' fetches are not served as such: replicas share their leader's log.
 
@@ -19,7 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use milena_protocol::messages::fetch_response::{
-    AbortedTransaction, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use milena_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ProducerId, TopicName};
 use milena_protocol::{ErrorCode, StrBytes};
@@ -114,6 +117,7 @@ fn wanted(names: &dyn Names, call: &Call, request: &FetchRequest) -> Vec<Wanted>
         all.extend(topic.partitions.iter().map(|p| Wanted {
             place: place(names, call, &topic.topic, topic.topic_id, p.partition),
             current_leader_epoch: if call.version >= 9 { p.current_leader_epoch } else { -1 },
+            last_fetched_epoch: if call.version >= 12 { p.last_fetched_epoch } else { -1 },
             offset: p.fetch_offset,
             max_bytes: p.partition_max_bytes,
             told_high_watermark: -1,
@@ -203,6 +207,7 @@ impl ParkedFetch {
         for wanted in self.wanted(state) {
             partitions += 1;
             match self.look(state, wanted) {
+                Ok(log) if diverging(log, wanted).is_some() => return true,
                 Ok(log) => {
                     let limit = usize::try_from(wanted.max_bytes).unwrap_or(0);
                     bytes += log.available(wanted.offset, self.readable_below(log), limit);
@@ -234,6 +239,9 @@ impl ParkedFetch {
             check_epoch(wanted.current_leader_epoch, found.leader_epoch)?;
         }
         if wanted.offset < found.log.start() || wanted.offset > found.log.end() {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        if wanted.last_fetched_epoch >= 0 && found.log.end_of_epoch(wanted.last_fetched_epoch) == (-1, -1) {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
         Ok(&found.log)
@@ -335,7 +343,9 @@ impl ParkedFetch {
         }
         match self.look(state, wanted) {
             Ok(log) => {
+                data.diverging_epoch = diverging(log, wanted).unwrap_or_default();
                 let limit = usize::try_from(wanted.max_bytes).unwrap_or(0).min(*room);
+                let limit = if data.diverging_epoch.epoch >= 0 { 0 } else { limit };
                 let below = self.readable_below(log);
                 if self.read_committed && wanted.offset < below {
                     let aborted = log.aborted_transactions(wanted.offset, limit).into_iter().map(|aborted| {
@@ -345,16 +355,13 @@ impl ParkedFetch {
                     });
                     data.aborted_transactions = Some(aborted.collect());
                 }
-                let read = log.read(wanted.offset, below, limit, *at_least_one);
+                let read = log.read(wanted.offset, below, limit, *at_least_one && data.diverging_epoch.epoch < 0);
                 if !read.first_is_cut && !read.bytes.is_empty() {
                     *at_least_one = false;
                     *room = room.saturating_sub(read.bytes.len());
                     data.records = Some(read.bytes);
                 }
                 data.high_watermark = log.high_watermark();
-                if state.settings.planted == Some(Defect::HighWatermarkAheadOfIsr) {
-                    data.high_watermark += 1;
-                }
                 data.last_stable_offset = log.last_stable_offset();
                 if self.call.version >= 5 {
                     data.log_start_offset = log.start();
@@ -373,6 +380,13 @@ impl ParkedFetch {
         }
         data
     }
+}
+
+/// Where the log that a client has read, and this one, are the same no longer.
+fn diverging(log: &Log, wanted: &Wanted) -> Option<EpochEndOffset> {
+    let asked = Some(wanted.last_fetched_epoch).filter(|epoch| *epoch >= 0)?;
+    let (epoch, end) = log.end_of_epoch(asked);
+    (epoch < asked || end < wanted.offset).then(|| EpochEndOffset::default().with_epoch(epoch).with_end_offset(end))
 }
 
 fn add_endpoint(state: &State, endpoints: &mut Vec<NodeEndpoint>, broker: i32) {

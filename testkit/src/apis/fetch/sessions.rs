@@ -21,6 +21,8 @@ pub(crate) struct Place {
 pub(crate) struct Wanted {
     pub(crate) place: Place,
     pub(crate) current_leader_epoch: i32,
+    /// The epoch of the last record that the client has; −1 if it does not say.
+    pub(crate) last_fetched_epoch: i32,
     pub(crate) offset: i64,
     pub(crate) max_bytes: i32,
     /// What the session has told the client last; −1 is nothing.
@@ -32,6 +34,7 @@ impl Wanted {
     /// Takes over what the client says anew, and keeps what it was told.
     fn update(&mut self, new: Self) {
         self.current_leader_epoch = new.current_leader_epoch;
+        self.last_fetched_epoch = new.last_fetched_epoch;
         self.offset = new.offset;
         self.max_bytes = new.max_bytes;
     }

@@ -1,9 +1,12 @@
 //! Produce: batches are validated as strictly as a broker does and appended, partition by partition; one that is refused does not
 //! hinder the others.
 //!
-//! - acks 0 gets no answer; if anything fails then, the broker closes the connection. 1 and −1 are answered after the append (the
-//!   model's replicas are never behind); −1 needs `min.insync.replicas`, else `NOT_ENOUGH_REPLICAS`. Any other number is
-//!   `INVALID_REQUIRED_ACKS`.
+//! - acks 0 gets no answer; if anything fails then, the broker closes the connection. 1 is answered after the append. −1 needs
+//!   `min.insync.replicas`, else `NOT_ENOUGH_REPLICAS` and nothing is appended; then it is answered when the high watermark has passed
+//!   the batch (`waiting.rs`), a repeated one, too. Any other number is `INVALID_REQUIRED_ACKS`.
+//! - `NOT_ENOUGH_REPLICAS_AFTER_APPEND` comes only from a fault ([`ApplyThenError`](crate::Reaction::ApplyThenError)): since Kafka 3.7
+//!   no high watermark passes a batch while there are too few in-sync replicas, and the request times out; what is left of that code
+//!   is a race of a millisecond between the two looks.
 //! - A repeat of one of the last five batches of a producer gets its original offset, and that batch's max timestamp as
 //!   `log_append_time_ms` even where the topic has CreateTime, as Kafka does.
 //! - `NOT_LEADER_OR_FOLLOWER` carries the new leader from v10 on (KIP-951).
@@ -12,6 +15,8 @@
 //!   before that. While the last transaction's markers are still to be written it is `CONCURRENT_TRANSACTIONS`, before v12
 //!   `NOT_ENOUGH_REPLICAS`. Kafka itself tries again for 100 ms before it answers that. All of this comes before the batch is looked at.
 //! - v8 names the record that is to blame, v13 takes topic ids (`UNKNOWN_TOPIC_ID`).
+
+mod waiting;
 
 use milena_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use milena_protocol::messages::produce_response::{
@@ -24,6 +29,9 @@ use super::{Api, Call, Names, Served};
 use crate::log::batch::{self, BatchHeader, Refusal, Rules};
 use crate::planted::Defect;
 use crate::state::State;
+
+use waiting::Awaited;
+pub(crate) use waiting::{ParkedProduces, on_deadline, on_partition_changed};
 
 pub(crate) struct Produce;
 
@@ -70,7 +78,7 @@ impl Api for Produce {
 
     fn serve(state: &mut State, call: &Call, request: ProduceRequest) -> Served<ProduceResponse> {
         let mut response = ProduceResponse::default();
-        let mut failed = false;
+        let (mut failed, mut awaited) = (false, Vec::new());
         let headers = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
         let mut headers = headers.filter_map(|data| BatchHeader::read(data.records.as_ref()?));
         let transactional = headers.any(|header| header.magic == 2 && header.is_transactional());
@@ -93,16 +101,17 @@ impl Api for Produce {
                 failed |= outcome.is_err();
                 let log_start =
                     name.as_ref().and_then(|name| Some(state.topics.get(name)?.partition(data.index)?.log.start()));
-                let mut answer = answer(call, data.index, outcome, log_start);
-                if answer.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER.0 && call.version >= 10 {
-                    let hint = name.as_ref().and_then(|name| state.leader_hint(name, data.index));
-                    if let Some((leader, epoch)) = hint {
-                        answer.current_leader =
-                            LeaderIdAndEpoch::default().with_leader_id(BrokerId(leader)).with_leader_epoch(epoch);
-                        add_endpoint(state, &mut response.node_endpoints, leader);
+                if let (Some(name), Ok(appended)) = (&name, &outcome)
+                    && request.acks == -1
+                {
+                    let (at, end) = ((response.responses.len(), partitions.len()), appended.end);
+                    if appended.high_watermark < end && state.settings.planted != Some(Defect::AckBeforeMinIsr) {
+                        awaited.push(Awaited { topic: name.clone(), partition: data.index, high_watermark: end, at });
+                    } else {
+                        state.check_acknowledged(name, data.index, end);
                     }
                 }
-                partitions.push(answer);
+                partitions.push(answer(call, data.index, outcome, log_start));
             }
             let mut answered = TopicProduceResponse::default().with_partition_responses(partitions);
             if call.version >= 13 {
@@ -115,7 +124,14 @@ impl Api for Produce {
         match request.acks {
             0 if failed => Served::Close("a produce request with acks=0 failed".to_owned()),
             0 => Served::Never,
-            _ => Served::Now(response),
+            _ if awaited.is_empty() => {
+                add_leader_hints(state, call, &mut response);
+                Served::Now(response)
+            }
+            _ => {
+                waiting::park(state, call, response, awaited, request.timeout_ms);
+                Served::Later
+            }
         }
     }
 }
@@ -129,6 +145,9 @@ struct Appended {
     base_offset: i64,
     log_append_time: i64,
     log_start: i64,
+    /// Behind its last record.
+    end: i64,
+    high_watermark: i64,
 }
 
 fn produce(
@@ -146,7 +165,7 @@ fn produce(
     }
     let wall_clock = state.wall_clock_ms(call.now);
     let rules = rules(state, topic, wall_clock);
-    let min_isr = state.topics.get(topic).and_then(|t| t.config_i64("min.insync.replicas")).unwrap_or(1);
+    let min_in_sync = state.topics.get(topic).map_or(1, |topic| topic.min_in_sync());
     let by_broker =
         state.topics.get(topic).is_some_and(|t| t.config("message.timestamp.type") == Some("LogAppendTime"));
     let bytes = data.records.as_deref().unwrap_or_default();
@@ -156,8 +175,11 @@ fn produce(
     }
     let planted = state.settings.planted;
     let partition = state.led_by(call.broker, topic, data.index).map_err(plain)?;
-    if acks == -1 && (partition.isr.len() as i64) < min_isr {
-        return Err(plain(ErrorCode::NOT_ENOUGH_REPLICAS));
+    if acks == -1 && !partition.has_enough_in_sync(min_in_sync) && planted != Some(Defect::AckBeforeMinIsr) {
+        return Err(Refusal::new(
+            ErrorCode::NOT_ENOUGH_REPLICAS,
+            format!("{} replicas are in sync, and min.insync.replicas is {min_in_sync}", partition.isr.len()),
+        ));
     }
     let valid = batch::validate(bytes, call.version, rules)?;
     let log = &mut partition.log;
@@ -173,6 +195,8 @@ fn produce(
                 base_offset: original.base_offset,
                 log_append_time: original.timestamp,
                 log_start: log.start(),
+                end: original.base_offset + i64::from(valid.header.last_offset_delta) + 1,
+                high_watermark: log.high_watermark(),
             });
         }
         if !accepted {
@@ -181,7 +205,7 @@ fn produce(
     }
     let append_time = by_broker.then_some(wall_clock);
     let base_offset = log.append(&valid, partition.leader_epoch, append_time);
-    let appended = Appended { base_offset, log_append_time: append_time.unwrap_or(-1), log_start: log.start() };
+    let (log_start, end) = (log.start(), log.end());
     for oddity in &valid.oddities {
         state.violation(format!(
             "{topic}-{}: client {:?} wrote a batch that Kafka takes and no correct encoder writes: {oddity}",
@@ -190,8 +214,10 @@ fn produce(
         ));
     }
     state.check_appended(topic, data.index, &valid.header, base_offset);
-    state.on_partition_changed(topic, data.index, call.now);
-    Ok(appended)
+    state.on_appended(topic, data.index, call.now);
+    let high_watermark =
+        state.topics.get(topic).and_then(|t| t.partition(data.index)).map_or(-1, |p| p.log.high_watermark());
+    Ok(Appended { base_offset, log_append_time: append_time.unwrap_or(-1), log_start, end, high_watermark })
 }
 
 /// Asks the coordinator, if a transactional batch begins a transaction in this partition.
@@ -280,6 +306,27 @@ fn answer(
         }
     }
     response
+}
+
+/// Names the new leaders of partitions that this broker does not lead any more.
+fn add_leader_hints(state: &State, call: &Call, response: &mut ProduceResponse) {
+    if call.version < 10 {
+        return;
+    }
+    let ProduceResponse { responses, node_endpoints, .. } = response;
+    for topic in responses {
+        let Some(name) = state.topic_name(call.version >= 13, &topic.name, &topic.topic_id) else { continue };
+        for answer in &mut topic.partition_responses {
+            if answer.error_code != ErrorCode::NOT_LEADER_OR_FOLLOWER.0 {
+                continue;
+            }
+            if let Some((leader, epoch)) = state.leader_hint(name, answer.index) {
+                answer.current_leader =
+                    LeaderIdAndEpoch::default().with_leader_id(BrokerId(leader)).with_leader_epoch(epoch);
+                add_endpoint(state, node_endpoints, leader);
+            }
+        }
+    }
 }
 
 fn add_endpoint(state: &State, endpoints: &mut Vec<NodeEndpoint>, broker: i32) {
