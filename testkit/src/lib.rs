@@ -130,6 +130,8 @@ mod net;
 mod network;
 pub mod planted;
 mod proxy;
+#[cfg(any(feature = "process", feature = "containers"))]
+mod real;
 mod replication;
 mod request_log;
 mod seeds;
@@ -148,6 +150,10 @@ pub use milena_protocol::{ApiKey, ErrorCode};
 pub use net::memory::{MemoryConnector, MemoryResolver, MemoryStream};
 pub use network::Link;
 pub use proxy::{Proxy, ProxyBuilder};
+#[cfg(feature = "containers")]
+pub use real::containers;
+#[cfg(feature = "process")]
+pub use real::process::{RealCluster, RealClusterBuilder};
 pub use request_log::{RequestEntry, RequestLog};
 pub use seeds::seeds;
 pub use transactions::TransactionInfo;

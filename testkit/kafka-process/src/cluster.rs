@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::probe::{self, ClusterView};
 use crate::settings::{TOOL_LOG4J, bootstrap_servers, server_properties};
-use crate::{Node, Shape, broker_port, cannot, probe, problem};
+use crate::{Node, Shape, broker_port, cannot, problem};
 
 /// How long a cluster may take from its first process to its last answer; a machine with all cores busy needs
 /// several times the usual five seconds.
@@ -101,36 +102,47 @@ impl Cluster {
         self.wait_until_it_answers(&self.nodes())
     }
 
+    /// Starts one node of a cluster that is running, and waits until it answers and knows itself as a member. The others may be down.
+    ///
+    /// # Errors
+    /// As [`wait_until_it_answers`](Self::wait_until_it_answers).
+    pub fn start_again(&self, node: &Node, libs: &Path) -> io::Result<()> {
+        node.start(&self.shape, &class_path(libs))?;
+        self.wait_for(node, &|view| view.brokers.contains(&i32::from(node.id())))
+    }
+
     /// Until each of `asked` names all brokers: then each broker is registered and unfenced.
     ///
     /// # Errors
     /// The last lines of the log of a broker that has stopped, or does not answer within [`START_LIMIT`].
     pub fn wait_until_it_answers(&self, asked: &[Node]) -> io::Result<()> {
         let all: Vec<i32> = (1..=i32::from(self.shape.brokers)).collect();
+        asked.iter().try_for_each(|node| self.wait_for(node, &|view| view.brokers == all))
+    }
+
+    /// Until the node answers, there is a controller, and `is_up` finds in its answer what it looks for.
+    fn wait_for(&self, node: &Node, is_up: &dyn Fn(&ClusterView) -> bool) -> io::Result<()> {
         let until = Instant::now() + START_LIMIT;
-        for node in asked {
-            loop {
-                let view = probe::ask(broker_port(self.base, node.id()));
-                if view.as_ref().is_some_and(|view| view.brokers == all && view.controller > 0) {
-                    break;
-                }
-                let state = if node.alive().is_none() {
-                    "has stopped by itself"
-                } else if Instant::now() > until {
-                    "does not answer, or does not name every broker"
-                } else {
-                    sleep(Duration::from_millis(100));
-                    continue;
-                };
-                return Err(problem(format!(
-                    "broker {} {state}. Its last words ({}):\n{}",
-                    node.id(),
-                    node.log().display(),
-                    node.last_words()
-                )));
+        loop {
+            let view = probe::ask(broker_port(self.base, node.id()));
+            if view.is_some_and(|view| view.controller > 0 && is_up(&view)) {
+                return Ok(());
             }
+            let state = if node.alive().is_none() {
+                "has stopped by itself"
+            } else if Instant::now() > until {
+                "does not answer, or does not name every broker"
+            } else {
+                sleep(Duration::from_millis(100));
+                continue;
+            };
+            return Err(problem(format!(
+                "broker {} {state}. Its last words ({}):\n{}",
+                node.id(),
+                node.log().display(),
+                node.last_words()
+            )));
         }
-        Ok(())
     }
 
     /// A cluster id is 16 bytes in URL-safe base 64, 22 characters. Ours tells the cluster's first port and its age, so

@@ -92,9 +92,11 @@ impl Node {
 
     /// `kill -9`; waits until the process is gone. Its data stays.
     pub fn kill(&self) {
-        while let Some(pid) = self.alive() {
+        if let Some(pid) = self.alive() {
             signal("KILL", pid);
-            sleep(Duration::from_millis(10));
+            while !has_ended(pid) {
+                sleep(Duration::from_millis(5));
+            }
         }
         let _ = fs::remove_file(self.pid_file());
     }
@@ -126,6 +128,18 @@ fn command_line(pid: u32) -> Option<String> {
     }
     let out = Command::new("ps").args(["-ww", "-o", "command=", "-p", &pid.to_string()]).output().ok()?;
     Some(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// Whether a process is no more, or only waits to be reaped. A dying process loses its command line first; its sockets are closed
+/// with its last thread, which may be later than the end of its first.
+fn has_ended(pid: u32) -> bool {
+    if Path::new("/proc/self").exists() {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+        // The state follows the name, which is in brackets and may hold anything.
+        let is_dead = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
+        return is_dead && fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1;
+    }
+    command_line(pid).is_none_or(|line| line.trim().is_empty() || line.contains("<defunct>"))
 }
 
 /// Through the shell's own `kill`: the program of that name is missing on small systems.

@@ -23,7 +23,7 @@ impl Ports {
     /// When a port of the wanted block, or of each of a hundred blocks, is in use.
     pub fn choose(wanted: Option<u16>, brokers: u16) -> io::Result<Self> {
         // Two programs that start a cluster at the same moment must not choose the same ports.
-        let one_at_a_time = lock(&std::env::temp_dir().join("milena-kafka-ports.lock")).ok();
+        let one_at_a_time = lock(&std::env::temp_dir().join("milena-xtask-kafka-ports.lock")).ok();
         let first_taken = |base: u16| {
             (1..=brokers)
                 .flat_map(|node| [broker_port(base, node), controller_port(base, node)])
