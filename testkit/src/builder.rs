@@ -79,7 +79,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// The brokers' racks, in the order of their ids; brokers beyond the list have none.
+    /// The brokers' racks, in the order of their ids; brokers beyond the list have none. A reader in the rack of a follower is sent there
+    /// (KIP-392), as if `replica.selector.class` were `RackAwareReplicaSelector`.
     pub fn racks(mut self, racks: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.racks = racks.into_iter().map(Into::into).collect();
         self

@@ -311,6 +311,7 @@ impl State {
         let settled = what(partition, &sight);
         partition.follow(&sight);
         self.on_settled(topic, index, settled, now);
+        self.on_partition_changed(topic, index, now); // a follower that has more now may be read, too
         transactions::markers::write_all(self, now);
     }
 

@@ -320,6 +320,24 @@ impl State {
         if partition.leader == Some(broker) { Ok(partition) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
     }
 
+    /// The partition, if this broker leads it and the client knows no other epoch, which is looked at first.
+    ///
+    /// # Errors
+    /// As [`led_by`](Self::led_by), and `FENCED_LEADER_EPOCH` or `UNKNOWN_LEADER_EPOCH`.
+    pub(crate) fn led_in_epoch(
+        &mut self,
+        broker: i32,
+        topic: &str,
+        index: i32,
+        client_epoch: i32,
+    ) -> Result<&mut Partition, ErrorCode> {
+        let partition = self.topics.get(topic).and_then(|topic| topic.partition(index));
+        if let Some(partition) = partition.filter(|partition| partition.replicas.contains(&broker)) {
+            apis::check_epoch(client_epoch, partition.leader_epoch)?;
+        }
+        self.led_by(broker, topic, index)
+    }
+
     /// Leader and epoch, for the hint that goes with `NOT_LEADER_OR_FOLLOWER` (KIP-951).
     pub(crate) fn leader_hint(&self, topic: &str, partition: i32) -> Option<(i32, i32)> {
         let partition = self.topics.get(topic)?.partition(partition)?;

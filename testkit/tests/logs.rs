@@ -58,10 +58,11 @@ async fn a_broker_that_does_not_lead_names_the_leader() {
         let mut fetch = fetch_request(&[("t", 0, 0)]);
         fetch.topics[0].topic = Default::default();
         fetch.topics[0].topic_id = topic_id(&cluster).await;
+        fetch.topics[0].partitions[0].current_leader_epoch = 0;
         fetch
     });
     let response = response.await;
-    assert_eq!(code(only(&response).error_code), ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    assert_eq!(code(only(&response).error_code), ErrorCode::FENCED_LEADER_EPOCH);
     assert_eq!(only(&response).current_leader.leader_epoch, 1);
     assert_eq!(response.node_endpoints[0].node_id.0, 2);
     cluster.shutdown().await;

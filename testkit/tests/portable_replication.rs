@@ -11,7 +11,9 @@ use std::time::Duration;
 use common::script::{Conn, Script, address, batch, code, compare, text};
 use common::*;
 use milena_protocol::StrBytes;
-use milena_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
+use milena_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
 use milena_protocol::messages::fetch_response::PartitionData;
 use milena_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use milena_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
@@ -45,7 +47,8 @@ async fn topic(
 /// A connection to a broker.
 async fn broker(script: &Script, id: i32) -> Conn {
     let metadata = script.connect().await.call(9, MetadataRequest::default().with_topics(Some(vec![]))).await;
-    let broker = metadata.brokers.iter().find(|broker| broker.node_id.0 == id).expect("this needs three brokers, 1 to 3");
+    let broker =
+        metadata.brokers.iter().find(|broker| broker.node_id.0 == id).expect("this needs three brokers, 1 to 3");
     connect_tcp(address(&broker.host, broker.port)).await
 }
 
@@ -211,7 +214,8 @@ async fn writing(script: &mut Script) {
             answer.base_offset,
             answer.error_message.as_ref().map(StrBytes::as_str).map(|text| text.replace(t, "T"))
         ));
-        let mut delete = leader.call(4, DeleteTopicsRequest::default().with_topic_names(vec![name(t)]).with_timeout_ms(9_000)).await;
+        let mut delete =
+            leader.call(4, DeleteTopicsRequest::default().with_topic_names(vec![name(t)]).with_timeout_ms(9_000)).await;
         assert_eq!(delete.responses.remove(0).error_code, 0);
         script.run.push('x');
     }

@@ -1,5 +1,6 @@
 //! Followers that are held back: what is acknowledged, what can be read, and what an election takes away.
 
+#![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 #![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 
 mod common;
@@ -238,7 +239,9 @@ async fn without_a_replica_in_sync_there_is_no_leader_until_one_is_elected_that_
     let mut two = connect(&cluster, 2).await;
     let told = two.call(9, MetadataRequest::default().with_topics(None)).await.topics[0].partitions[0].clone();
     assert_eq!((code(told.error_code), told.leader_id.0), (ErrorCode::LEADER_NOT_AVAILABLE, -1));
-    assert_eq!(code(two.fetch("t", 0, 0).await.error_code), ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    let old = two.call(10, fetch_request(&[("t", 0, 0)])).await;
+    assert_eq!(code(only(&old).error_code), ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    assert_eq!(two.fetch("t", 0, 0).await.high_watermark, 2, "a follower gives what it has");
     cluster.elect_unclean("t", 0, 2);
     let led = info(&cluster);
     assert_eq!((led.leader, led.leader_epoch, led.isr, led.log_end_offset), (Some(2), 2, vec![2], 2));
@@ -314,5 +317,44 @@ async fn a_leader_that_the_controller_does_not_see_keeps_the_followers_it_lost()
     cluster.heal_all();
     assert_eq!(info(&cluster).isr, [1, 2]);
     assert_eq!(raw.produce("t", 0, TestBatch::of(&["a"]).bytes()).await.error_code, 0);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_is_sent_to_the_follower_in_its_rack_that_has_its_offset_and_reads_there() {
+    let cluster = builder().racks(["a", "b", "b"]).start_in_memory().unwrap();
+    let (mut one, mut two) = (connect(&cluster, 1).await, connect(&cluster, 2).await);
+    one.produce("t", 0, TestBatch::of(&["x"]).bytes()).await;
+    let from = |rack: &'static str, offset| fetch_request(&[("t", 0, offset)]).with_rack_id(rack.into());
+    let mut preferred = async |rack, offset| {
+        let response = one.call(12, from(rack, offset)).await;
+        (only(&response).preferred_read_replica.0, only(&response).records.as_ref().unwrap().len())
+    };
+    let all = TestBatch::of(&["x"]).bytes().len();
+    assert_eq!(
+        (preferred("a", 0).await, preferred("b", 0).await, preferred("c", 0).await),
+        ((-1, all), (2, 0), (-1, all))
+    );
+    assert_eq!(two.fetch("t", 0, 0).await.records.unwrap().len(), all);
+
+    // A follower that lacks the offset is not named, and one that is held gives what it has.
+    cluster.hold_follower("t", 0, 2);
+    cluster.drop_from_isr("t", 0, 2);
+    let mut writer = connect(&cluster, 1).await;
+    writer.produce("t", 0, TestBatch::of(&["y"]).bytes()).await;
+    assert_eq!((preferred("b", 0).await.0, preferred("b", 2).await.0), (3, 3));
+    cluster.crash(3);
+    assert_eq!((preferred("b", 0).await.0, preferred("b", 2).await.0), (2, -1));
+    let stale = two.fetch("t", 0, 0).await;
+    assert_eq!((stale.high_watermark, stale.records.unwrap().len()), (1, all));
+    assert_eq!(code(two.fetch("t", 0, 2).await.error_code), ErrorCode::OFFSET_OUT_OF_RANGE);
+
+    // Who waits at a follower goes on when it has caught up.
+    let mut waits = from("b", 1);
+    (waits.max_wait_ms, waits.min_bytes) = (60_000, 1);
+    two.send(12, &waits).await;
+    assert!(two.is_silent_for(Duration::from_secs(1)).await);
+    cluster.release_follower("t", 0, 2);
+    assert_eq!(only(&two.receive::<FetchRequest>(12).await.unwrap()).high_watermark, 2);
     cluster.shutdown().await;
 }

@@ -10,7 +10,6 @@ use milena_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use milena_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use milena_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
-use super::offset_for_leader_epoch::check_epoch;
 use super::{Api, Call, Names, Served};
 use crate::state::State;
 
@@ -77,8 +76,7 @@ fn look(
 ) -> Result<(i64, i64, i32), ErrorCode> {
     const NONE: (i64, i64, i32) = (-1, -1, -1);
     call.injected(topic, asked.partition_index)?;
-    let partition = state.led_by(call.broker, topic, asked.partition_index)?;
-    check_epoch(asked.current_leader_epoch, partition.leader_epoch)?;
+    let partition = state.led_in_epoch(call.broker, topic, asked.partition_index, asked.current_leader_epoch)?;
     let log = &partition.log;
     let end = if read_committed { log.last_stable_offset() } else { log.high_watermark() };
     let is_unknown = log.epoch_start() > log.high_watermark();

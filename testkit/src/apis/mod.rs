@@ -44,6 +44,7 @@ use uuid::Uuid;
 
 use crate::faults::InjectedError;
 use crate::state::State;
+pub(crate) use offset_for_leader_epoch::check_epoch;
 
 /// One request, but for its body.
 #[derive(Debug, Clone)]

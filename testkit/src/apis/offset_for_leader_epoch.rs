@@ -48,8 +48,8 @@ impl Api for OffsetForLeaderEpoch {
                 let mut end =
                     EpochEndOffset::default().with_partition(asked.partition).with_leader_epoch(-1).with_end_offset(-1);
                 let found = call.injected(&topic.topic, asked.partition).and_then(|()| {
-                    let partition = state.led_by(call.broker, &topic.topic, asked.partition)?;
-                    check_epoch(asked.current_leader_epoch, partition.leader_epoch)?;
+                    let epoch = asked.current_leader_epoch;
+                    let partition = state.led_in_epoch(call.broker, &topic.topic, asked.partition, epoch)?;
                     Ok(partition.log.end_of_epoch(asked.leader_epoch))
                 });
                 match found {

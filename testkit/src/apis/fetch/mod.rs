@@ -1,4 +1,4 @@
-//! Fetch: reads partitions that this broker leads, waits for data, and keeps sessions.
+//! Fetch: reads partitions that this broker leads or follows in, waits for data, and keeps sessions.
 //!
 //! - A request waits until there are `min_bytes`, until `max_wait_ms` is over, or until something is wrong with a partition; errors
 //!   are answered at once. While it waits, its connection serves nothing else.
@@ -12,9 +12,13 @@
 //! - Between the high watermark and the log's end there is nothing, and no error; beyond the end is `OFFSET_OUT_OF_RANGE`.
 //! - v12 takes the epoch of the last record that the client has, and tells it where its log and the leader's part (`diverging_epoch`),
 //!   without records. Java's consumers do not ask so; they ask OffsetForLeaderEpoch.
-//! - v9 checks the leader epoch, v12 names the new leader with `NOT_LEADER_OR_FOLLOWER` (v16 its address, KIP-951), v13 takes topic
-//!   ids. Followers' fetches are not served as such: replicas share their leader's log.
+//! - v9 checks the leader epoch, before it asks who leads. v13 takes topic ids, v16 names the leader and its address with
+//!   `NOT_LEADER_OR_FOLLOWER` and `FENCED_LEADER_EPOCH` (KIP-951).
+//! - Since v11 (KIP-392) followers serve consumers, too, whoever asks: what they have, up to the high watermark. A leader that is asked by
+//!   a client in another rack, and knows a follower in that rack that has the offset, gives no records but names the follower
+//!   (`replica.rs`).
 
+mod replica;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,11 +32,8 @@ use milena_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ProducerI
 use milena_protocol::{ErrorCode, StrBytes};
 use tokio::time::Instant;
 
-use super::offset_for_leader_epoch::check_epoch;
 use super::{Api, Call, Names, Pending, Served};
 use crate::invariants::Fetched;
-use crate::log::Log;
-use crate::planted::Defect;
 use crate::state::{State, Timer};
 pub(crate) use sessions::FetchSessions;
 use sessions::{Asked, Context, Place, Wanted};
@@ -95,6 +96,7 @@ impl Api for Fetch {
             min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
             max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(MAX_RESPONSE_BYTES),
             read_committed: request.isolation_level == 1,
+            rack: if call.version >= 11 { request.rack_id.clone() } else { StrBytes::new() },
         };
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
         if wait.is_zero() || fetch.is_complete(state) {
@@ -153,6 +155,7 @@ struct ParkedFetch {
     min_bytes: usize,
     max_bytes: usize,
     read_committed: bool,
+    rack: StrBytes,
 }
 
 fn park(state: &mut State, fetch: ParkedFetch, deadline: Instant) {
@@ -207,10 +210,10 @@ impl ParkedFetch {
         for wanted in self.wanted(state) {
             partitions += 1;
             match self.look(state, wanted) {
-                Ok(log) if diverging(log, wanted).is_some() => return true,
-                Ok(log) => {
+                Ok(replica) if !replica.gives_records() => return true,
+                Ok(replica) => {
                     let limit = usize::try_from(wanted.max_bytes).unwrap_or(0);
-                    bytes += log.available(wanted.offset, self.readable_below(log), limit);
+                    bytes += replica.log.available(wanted.offset, replica.readable_below(self.read_committed), limit);
                 }
                 Err(_) => return true,
             }
@@ -221,37 +224,6 @@ impl ParkedFetch {
         partitions == 0 || bytes >= self.min_bytes
     }
 
-    /// The log of a partition, if it may be read from the wanted offset on.
-    fn look<'a>(&self, state: &'a State, wanted: &Wanted) -> Result<&'a Log, ErrorCode> {
-        let Place { name, partition, .. } = &wanted.place;
-        self.call.injected(name, *partition)?;
-        let unknown =
-            if self.call.version >= 13 { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
-        let topic = state.topics.get(name).ok_or(unknown)?;
-        if self.call.version >= 13 && topic.id != wanted.place.id {
-            return Err(ErrorCode::UNKNOWN_TOPIC_ID); // deleted and made again
-        }
-        let found = topic.partition(*partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        if found.leader != Some(self.call.broker) {
-            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
-        }
-        if state.settings.planted != Some(Defect::LeaderEpochIgnored) {
-            check_epoch(wanted.current_leader_epoch, found.leader_epoch)?;
-        }
-        if wanted.offset < found.log.start() || wanted.offset > found.log.end() {
-            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
-        }
-        if wanted.last_fetched_epoch >= 0 && found.log.end_of_epoch(wanted.last_fetched_epoch) == (-1, -1) {
-            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
-        }
-        Ok(&found.log)
-    }
-
-    /// Where this reader has to stop.
-    fn readable_below(&self, log: &Log) -> i64 {
-        if self.read_committed { log.last_stable_offset() } else { log.high_watermark() }
-    }
-
     fn respond(&self, state: &mut State) -> FetchResponse {
         let mut response = FetchResponse::default();
         let mut room = self.max_bytes;
@@ -259,7 +231,7 @@ impl ParkedFetch {
         let (mut answers, mut epochs) = (Vec::new(), Vec::new());
         for wanted in self.wanted(state) {
             let data = self.read(state, wanted, &mut room, &mut at_least_one);
-            if data.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER.0 && self.call.version >= 16 {
+            if data.current_leader.leader_id.0 >= 0 {
                 add_endpoint(state, &mut response.node_endpoints, data.current_leader.leader_id.0);
             }
             answers.push((wanted.place.clone(), data));
@@ -314,6 +286,8 @@ impl ParkedFetch {
             let failed = data.error_code != 0;
             let changed = has_records
                 || failed
+                || data.preferred_read_replica.0 >= 0
+                || data.diverging_epoch.epoch >= 0
                 || wanted.told_high_watermark != data.high_watermark
                 || wanted.told_log_start != data.log_start_offset;
             // After an error everything is told again.
@@ -342,11 +316,22 @@ impl ParkedFetch {
             data.aborted_transactions = None;
         }
         match self.look(state, wanted) {
-            Ok(log) => {
-                data.diverging_epoch = diverging(log, wanted).unwrap_or_default();
+            Ok(replica) => {
+                let log = replica.log;
+                data.high_watermark = replica.high_watermark;
+                data.last_stable_offset = replica.last_stable_offset();
+                if self.call.version >= 5 {
+                    data.log_start_offset = log.start();
+                }
+                data.preferred_read_replica = BrokerId(replica.preferred.unwrap_or(-1));
+                if let Some((epoch, end)) = replica.diverging {
+                    data.diverging_epoch = EpochEndOffset::default().with_epoch(epoch).with_end_offset(end);
+                }
+                if !replica.gives_records() {
+                    return data;
+                }
                 let limit = usize::try_from(wanted.max_bytes).unwrap_or(0).min(*room);
-                let limit = if data.diverging_epoch.epoch >= 0 { 0 } else { limit };
-                let below = self.readable_below(log);
+                let below = replica.readable_below(self.read_committed);
                 if self.read_committed && wanted.offset < below {
                     let aborted = log.aborted_transactions(wanted.offset, limit).into_iter().map(|aborted| {
                         AbortedTransaction::default()
@@ -355,22 +340,17 @@ impl ParkedFetch {
                     });
                     data.aborted_transactions = Some(aborted.collect());
                 }
-                let read = log.read(wanted.offset, below, limit, *at_least_one && data.diverging_epoch.epoch < 0);
+                let read = log.read(wanted.offset, below, limit, *at_least_one);
                 if !read.first_is_cut && !read.bytes.is_empty() {
                     *at_least_one = false;
                     *room = room.saturating_sub(read.bytes.len());
                     data.records = Some(read.bytes);
                 }
-                data.high_watermark = log.high_watermark();
-                data.last_stable_offset = log.last_stable_offset();
-                if self.call.version >= 5 {
-                    data.log_start_offset = log.start();
-                }
             }
             Err(code) => {
                 data.error_code = code.0;
-                if code == ErrorCode::NOT_LEADER_OR_FOLLOWER
-                    && self.call.version >= 12
+                if matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
+                    && self.call.version >= 16
                     && let Some((leader, epoch)) = state.leader_hint(&wanted.place.name, wanted.place.partition)
                 {
                     data.current_leader =
@@ -380,13 +360,6 @@ impl ParkedFetch {
         }
         data
     }
-}
-
-/// Where the log that a client has read, and this one, are the same no longer.
-fn diverging(log: &Log, wanted: &Wanted) -> Option<EpochEndOffset> {
-    let asked = Some(wanted.last_fetched_epoch).filter(|epoch| *epoch >= 0)?;
-    let (epoch, end) = log.end_of_epoch(asked);
-    (epoch < asked || end < wanted.offset).then(|| EpochEndOffset::default().with_epoch(epoch).with_end_offset(end))
 }
 
 fn add_endpoint(state: &State, endpoints: &mut Vec<NodeEndpoint>, broker: i32) {
