@@ -54,6 +54,7 @@ macro_rules! every_request {
             CREATE_PARTITIONS CreatePartitionsRequest CreatePartitionsResponse
             DELETE_GROUPS DeleteGroupsRequest DeleteGroupsResponse
             INCREMENTAL_ALTER_CONFIGS IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse
+            OFFSET_DELETE OffsetDeleteRequest OffsetDeleteResponse
             DESCRIBE_CLUSTER DescribeClusterRequest DescribeClusterResponse
             DESCRIBE_PRODUCERS DescribeProducersRequest DescribeProducersResponse
             DESCRIBE_TRANSACTIONS DescribeTransactionsRequest DescribeTransactionsResponse

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::cluster::Cluster;
 use crate::event_loop::Shared;
+use crate::kafka_version::KafkaVersion;
 use crate::net::{memory, tcp};
 use crate::planted::Defect;
 use crate::request_log::RequestLog;
@@ -38,6 +39,7 @@ pub struct ClusterBuilder {
     backward_commits: bool,
     check_invariants: bool,
     planted: Option<Defect>,
+    kafka_version: Option<KafkaVersion>,
     features: BTreeMap<String, i16>,
     first_port: Option<u16>,
 }
@@ -66,7 +68,8 @@ impl Default for ClusterBuilder {
             backward_commits: false,
             check_invariants: true,
             planted: None,
-            features: BTreeMap::from([("transaction.version".to_owned(), 2)]),
+            kafka_version: None,
+            features: BTreeMap::new(),
             first_port: None,
         }
     }
@@ -175,13 +178,22 @@ impl ClusterBuilder {
         self
     }
 
+    /// The release whose brokers the cluster is like: the APIs and versions that they have, the features, and what they did differently.
+    ///
+    /// Default: none. Then a cluster behaves like Kafka 4.3 and besides answers every version of an API that the message crate can
+    /// speak, so that old clients work, too.
+    pub fn kafka_version(mut self, version: KafkaVersion) -> Self {
+        self.kafka_version = Some(version);
+        self
+    }
+
     /// The finalised level of a cluster feature, e.g. `transaction.version`; 0 removes it.
     pub fn feature(mut self, name: impl Into<String>, level: i16) -> Self {
         self.features.insert(name.into(), level);
         self
     }
 
-    /// The finalised level of `transaction.version`: 2 (default; every transaction has an epoch of its own, KIP-890), 1 or 0 (for
+    /// The finalised level of `transaction.version`: 2 (default, but for an older [`KafkaVersion`]; every transaction has an epoch of its own, KIP-890), 1 or 0 (for
     /// clients the same: the protocol before it).
     pub fn transaction_version(self, level: i16) -> Self {
         self.feature("transaction.version", level)
@@ -255,16 +267,21 @@ impl ClusterBuilder {
         stop: Option<oneshot::Sender<()>>,
     ) -> Cluster {
         let up = brokers.keys().map(|id| (*id, watch::channel(Some(true)).0)).collect();
+        let version = self.kafka_version.unwrap_or(KafkaVersion::V4_3);
+        let mut features = self.features;
+        features.entry("transaction.version".to_owned()).or_insert(version.transaction_version());
         let settings = Settings {
             seed: self.seed,
             auto_create_topics: self.auto_create_topics,
             default_partitions: self.default_partitions,
             wall_clock_base_ms,
             // A client whose clock is the system's may talk to a cluster in virtual time: no limit there, unless a topic sets one.
-            default_timestamp_limit: real_time,
+            default_timestamp_limit: real_time && version.limits_timestamps(),
             initial_rebalance_delay: self.initial_rebalance_delay,
             replica_lag: self.replica_lag,
-            features: self.features,
+            kafka_version: self.kafka_version,
+            verifies_transactions: version.verifies_transactions(),
+            features,
             backward_commits: self.backward_commits,
             check_invariants: self.check_invariants,
             planted: self.planted,

@@ -84,6 +84,15 @@
 //! generation, no member commits backwards, no reader gets what it may not see. A violation fails the test with a sentence and the
 //! log ([`Cluster::violations`]; off with [`ClusterBuilder::check_invariants`]).
 //!
+//! **Older brokers**: a cluster that behaves like another release, for what a client makes of it. [`KafkaVersion`].
+//!
+//! ```no_run
+//! # async fn f() -> std::io::Result<()> {
+//! # use milena_testkit::{Cluster, KafkaVersion};
+//! let cluster = Cluster::builder().kafka_version(KafkaVersion::V2_8).topic("orders", 6).start().await?;
+//! # Ok(()) }
+//! ```
+//!
 //! **Real Kafka** takes the same faults, barriers and questions from a [`Proxy`].
 //!
 //! ```no_run
@@ -125,6 +134,7 @@ mod failure;
 mod faults;
 mod groups;
 mod invariants;
+mod kafka_version;
 mod log;
 mod net;
 mod network;
@@ -145,6 +155,7 @@ pub use builder::{ClusterBuilder, WALL_CLOCK_BASE_MS};
 pub use cluster::{Cluster, PartitionInfo};
 pub use faults::{Barrier, Fault, FaultBuilder, Faults, Reaction};
 pub use groups::{GroupInfo, GroupMember};
+pub use kafka_version::KafkaVersion;
 pub use log::batch::StoredRecord;
 pub use milena_protocol::{ApiKey, ErrorCode};
 pub use net::memory::{MemoryConnector, MemoryResolver, MemoryStream};

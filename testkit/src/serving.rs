@@ -83,13 +83,15 @@ impl State {
             tracing::warn!(target: "milena_testkit", connection, "the request header cannot be read; closing");
             return self.cut(connection, now, "unreadable request header");
         };
-        let Some(api) = apis::find(header.api) else {
+        let found = apis::find(header.api);
+        let found = found.and_then(|api| Some((api, api.versions(self.settings.kafka_version)?)));
+        let Some((api, (min, max))) = found else {
             tracing::warn!(target: "milena_testkit", api = %header.api, "an API that this cluster does not have; closing");
             return self.cut(connection, now, &format!("{} is not an API of this cluster", header.api));
         };
         let at = self.since_start(now);
         let entry = header.entry(at, broker, connection, &frame);
-        if header.version < api.min || header.version > api.max {
+        if header.version < min || header.version > max {
             self.log.request(RequestEntry { digest: "version not supported".to_owned(), ..entry });
             if header.api == ApiKey::API_VERSIONS {
                 // The one API that answers a version it does not know, with a version 0 that everybody can read (KIP-511).

@@ -18,6 +18,7 @@ use crate::apis::{self, Names, Parked};
 use crate::faults::Rules;
 use crate::groups::{Group, OffsetProducers};
 use crate::invariants::Invariants;
+use crate::kafka_version::KafkaVersion;
 use crate::network::{Network, Waiting};
 use crate::planted::Defect;
 use crate::request_log::RequestLog;
@@ -37,6 +38,10 @@ pub(crate) struct Settings {
     pub(crate) initial_rebalance_delay: Duration,
     /// `replica.lag.time.max.ms`.
     pub(crate) replica_lag: Duration,
+    /// The release whose APIs and versions are served; all that there are without one.
+    pub(crate) kafka_version: Option<KafkaVersion>,
+    /// The leader of a partition asks the coordinator about a transaction that begins there.
+    pub(crate) verifies_transactions: bool,
     pub(crate) features: BTreeMap<String, i16>,
     pub(crate) backward_commits: bool,
     pub(crate) check_invariants: bool,

@@ -3,6 +3,10 @@
 //! `tests/portable.txt` holds what Kafka 4.3.0 answered. The in-process cluster is held to it in every run; real Kafka is when
 //! `KAFKA_BOOTSTRAP_SERVERS` names a cluster. A difference is a bug of the kit. To write the file anew after adding a step, run this
 //! with `KAFKA_BOOTSTRAP_SERVERS` and `PORTABLE_WRITE=1`.
+//!
+//! `tests/older_2_8.txt` and `older_3_9.txt` are what brokers of those releases answered to what they can be asked, too: a cluster that
+//! is pinned to such a release is held to that. 3.9.1 is started by `cargo xtask kafka up --version 3.9.1 --brokers 1`; 2.8.2 needs
+//! ZooKeeper, and was started by hand.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test reads the clock, waits and panics")]
 
@@ -14,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::script::{Script, batch, code, compare, leak, text};
+use common::transactional::Txn;
 use common::*;
 use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use milena_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -30,7 +35,7 @@ use milena_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeader
 use milena_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use milena_protocol::messages::*;
 use milena_protocol::{ErrorCode, StrBytes};
-use milena_testkit::{Cluster, real_bootstrap_servers};
+use milena_testkit::{Cluster, KafkaVersion, real_bootstrap_servers};
 
 fn changed(batch: &TestBatch, at: usize, bytes: &[u8]) -> Bytes {
     let mut changed = batch.bytes().to_vec();
@@ -981,4 +986,158 @@ async fn real_kafka_answers_as_it_did() {
         return;
     }
     compare("this Kafka", EXPECTED, &lines);
+}
+
+/// Transactions, in versions that brokers had before KIP-890. The one broker of the cluster coordinates them.
+async fn older_transactions(script: &mut Script) {
+    let t = script.topic("older", 1, &[]).await;
+    let mut raw = script.leader(t, 0).await;
+    let mut txn = Txn::new(script.unique("older"), false);
+    loop {
+        let ask = FindCoordinatorRequest::default().with_key(text(&txn.id)).with_key_type(1);
+        let found = raw.call(3, ask).await;
+        if found.error_code == 0 {
+            let response = raw.call(4, txn.init_request(60_000)).await;
+            if response.error_code == 0 {
+                txn.began(&response);
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let values = |sequence| {
+        let batch = batch(&["a", "b"]).by_producer(txn.producer_id, txn.epoch, sequence);
+        TestBatch { attributes: 0x10, ..batch }
+    };
+    let answer = raw.write_as(&txn, t, 0, &values(0), 9).await;
+    let next = if answer.error_code == 0 { 2 } else { 0 };
+    script.line(format_args!("write where nothing was added: {}", code(answer.error_code)));
+    script.line(format_args!("ends: {} and stable {}", raw.latest(t, 0, false).await, raw.latest(t, 0, true).await));
+    let ended = raw.call(2, txn.end_request(false)).await;
+    script.line(format_args!("abort what never began: {}", code(ended.error_code)));
+    script.line(format_args!("add: {}", code(raw.add(&txn, t, 0).await)));
+    let answer = raw.write_as(&txn, t, 0, &values(next), 9).await;
+    script.line(format_args!("write: {}", code(answer.error_code)));
+    for (what, commit) in [("commit", true), ("commit again", true), ("then abort", false)] {
+        let ended = loop {
+            let ended = raw.call(2, txn.end_request(commit)).await;
+            if ended.error_code != ErrorCode::CONCURRENT_TRANSACTIONS.0 {
+                break ended;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        script.line(format_args!("{what}: {}", code(ended.error_code)));
+    }
+    let stale = txn.clone();
+    loop {
+        let response = raw.call(4, txn.init_request(60_000)).await;
+        if response.error_code != ErrorCode::CONCURRENT_TRANSACTIONS.0 {
+            txn.began(&response);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    script.line(format_args!("begun anew: epoch {}", txn.epoch - stale.epoch));
+    for version in [1, 2] {
+        let ended = raw.call(version, stale.end_request(true)).await;
+        script.line(format_args!("end of the old epoch, v{version}: {}", code(ended.error_code)));
+    }
+    script.line(format_args!("add of the old epoch: {}", code(raw.add(&stale, t, 0).await)));
+    let stranger = Txn { producer_id: txn.producer_id + 1000, ..txn.clone() };
+    script.line(format_args!("add of another producer: {}", code(raw.add(&stranger, t, 0).await)));
+    let nobody = Txn { id: script.unique("nobody").to_owned(), ..txn.clone() };
+    script.line(format_args!("add of nobody: {}", code(raw.add(&nobody, t, 0).await)));
+}
+
+/// What a broker does with versions that it has not got.
+async fn older_versions(script: &mut Script) {
+    let mut raw = script.connect().await;
+    let versions = || {
+        let request = ApiVersionsRequest::default().with_client_software_name(text("x"));
+        request.with_client_software_version(text("1"))
+    };
+    raw.send(4, &versions()).await;
+    let newest = raw.receive_any::<ApiVersionsRequest>(&[4, 0]).await;
+    script.line(format_args!(
+        "ApiVersions v4: {} with {} APIs",
+        code(newest.error_code),
+        match newest.api_keys.len() {
+            1 => "one",
+            _ => "many",
+        }
+    ));
+    let known = raw.call(3, versions()).await;
+    let names = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
+    let features: Vec<String> = known
+        .finalized_features
+        .iter()
+        .filter(|feature| feature.name.as_str() == "transaction.version")
+        .map(|feature| format!("transaction.version={}", feature.max_version_level))
+        .collect();
+    script.line(format_args!("features: {}", names(&features)));
+    let produce = known.api_keys.iter().find(|api| api.api_key == 0).unwrap();
+    script.line(format_args!("Produce: up to v{}", produce.max_version));
+    if produce.max_version < 13 {
+        raw.send(produce.max_version + 1, &ProduceRequest::default().with_acks(-1)).await;
+        script.line(format_args!("Produce in the version behind it: closed {}", raw.is_closed().await));
+    }
+}
+
+/// What can be asked of brokers before 3.0, too.
+async fn run_older(bootstrap: SocketAddr) -> String {
+    let mut script = Script::new(bootstrap);
+    older_versions(&mut script).await;
+    batches(&mut script).await;
+    compressed(&mut script).await;
+    producers(&mut script).await;
+    sessions(&mut script).await;
+    older_transactions(&mut script).await;
+    script.lines
+}
+
+const OLDER: [(KafkaVersion, &str, &str); 2] = [
+    (KafkaVersion::V2_8, "older_2_8.txt", include_str!("older_2_8.txt")),
+    (KafkaVersion::V3_9, "older_3_9.txt", include_str!("older_3_9.txt")),
+];
+
+/// How far a decompressor of 2.8 reads behind the last record is its own matter: the kit's read as those of later releases do.
+const NOT_MODELLED: [&str; 2] =
+    ["produce gzip without its last ten bytes:", "produce zstd with three bytes behind it:"];
+
+fn modelled(lines: &str) -> String {
+    let lines = lines.lines().filter(|line| !NOT_MODELLED.iter().any(|not| line.starts_with(not)));
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[tokio::test]
+async fn older_clusters_answer_as_kafka_of_that_release_did() {
+    for (version, _, expected) in OLDER {
+        let cluster = Cluster::builder().kafka_version(version).brokers(1).start().await.unwrap();
+        let lines = run_older(cluster.bootstrap_servers().parse().unwrap()).await;
+        compare(&format!("{version:?}"), &modelled(expected), &modelled(&lines));
+        // Batches that Kafka takes and no correct encoder writes.
+        assert_eq!(cluster.take_violations().len(), 3);
+        cluster.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn older_kafka_answers_as_it_did() {
+    let Some(servers) = real_bootstrap_servers("portable::older_kafka_answers_as_it_did") else { return };
+    let bootstrap = servers.split(',').next().unwrap().trim().parse().unwrap();
+    let request = ApiVersionsRequest::default().with_client_software_name(text("x"));
+    let answer = connect_tcp(bootstrap).await.call(3, request.with_client_software_version(text("1"))).await;
+    let told: Vec<_> = answer.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version)).collect();
+    let is_of =
+        |version: KafkaVersion| version.apis().map(|(api, min, max)| (api.0, min, max)).eq(told.iter().copied());
+    let Some((version, file, expected)) = OLDER.into_iter().find(|(version, ..)| is_of(*version)) else {
+        assert!(is_of(KafkaVersion::V4_3), "no broker of 2.8, 3.9 or 4.3 tells {told:?}");
+        return; // `portable.txt` is for that
+    };
+    let lines = run_older(bootstrap).await;
+    if std::env::var_os("PORTABLE_WRITE").is_some() {
+        std::fs::write(format!("{}/tests/{file}", env!("CARGO_MANIFEST_DIR")), &lines).unwrap();
+        return;
+    }
+    compare(&format!("this Kafka of {version:?}"), expected, &lines);
 }

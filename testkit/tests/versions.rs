@@ -20,6 +20,7 @@ use milena_protocol::messages::leave_group_request::MemberIdentity;
 use milena_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use milena_protocol::messages::metadata_request::MetadataRequestTopic;
 use milena_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use milena_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use milena_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
@@ -336,6 +337,13 @@ async fn every_version_of_every_api_is_answered() {
     })
     .await;
     sweep(raw, &mut seen, |_| vec![ListGroupsRequest::default()]).await;
+    sweep(raw, &mut seen, |_| {
+        let p = |index| OffsetDeleteRequestPartition::default().with_partition_index(index);
+        let topic = OffsetDeleteRequestTopic::default().with_name(name("t")).with_partitions(vec![p(0), p(99)]);
+        let of = |group: &'static str| OffsetDeleteRequest::default().with_group_id(GroupId(text(group)));
+        vec![of("g").with_topics(vec![topic.clone()]), of("nothing").with_topics(vec![topic.clone()]), of("")]
+    })
+    .await;
     sweep(raw, &mut seen, |_| vec![DeleteGroupsRequest::default().with_groups_names(vec![group()])]).await;
 
     let versions =

@@ -13,7 +13,7 @@ const I32: Kind = Kind::Fixed(4);
 const I64: Kind = Kind::Fixed(8);
 const UUID: Kind = Kind::Fixed(16);
 
-pub(super) static MESSAGES: [Message; 32] = [
+pub(super) static MESSAGES: [Message; 33] = [
     Message { api_key: 0, name: "ProduceResponse", versions: (3, 13), flexible: 9, root: structure(80, &[
         field("Responses", 0, LAST, Array(&Struct(&structure(96, &[
             field("Name", 0, 12, String),
@@ -412,6 +412,17 @@ pub(super) static MESSAGES: [Message; 32] = [
             field("ErrorMessage", 0, LAST, String).nullable(0, LAST),
             field("ResourceType", 0, LAST, I8),
             field("ResourceName", 0, LAST, String),
+        ])))),
+    ]) },
+    Message { api_key: 47, name: "OffsetDeleteResponse", versions: (0, 0), flexible: LAST, root: structure(32, &[
+        field("ErrorCode", 0, LAST, I16),
+        field("ThrottleTimeMs", 0, LAST, I32),
+        field("Topics", 0, LAST, Array(&Struct(&structure(56, &[
+            field("Name", 0, LAST, String),
+            field("Partitions", 0, LAST, Array(&Struct(&structure(8, &[
+                field("PartitionIndex", 0, LAST, I32),
+                field("ErrorCode", 0, LAST, I16),
+            ])))),
         ])))),
     ]) },
     Message { api_key: 60, name: "DescribeClusterResponse", versions: (0, 2), flexible: 0, root: structure(128, &[

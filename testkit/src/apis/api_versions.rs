@@ -12,6 +12,7 @@ use milena_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use milena_protocol::{ApiKey, ErrorCode, StrBytes};
 
 use super::{APIS, Api, Call, Names, Registered, Served};
+use crate::kafka_version::KafkaVersion;
 use crate::serving::encode;
 use crate::state::State;
 
@@ -34,10 +35,12 @@ impl Api for ApiVersions {
             response.error_code = code.0;
             return Served::Now(response);
         }
-        response.api_keys = APIS.iter().map(row).collect();
+        response.api_keys = APIS.iter().filter_map(|api| row(state, api)).collect();
         if call.version >= 3 {
-            response.finalized_features_epoch = 1;
-            for (name, level) in &state.settings.features {
+            // A release without features has none to be at an epoch with.
+            let has_features = state.settings.kafka_version.is_none_or(|version| version >= KafkaVersion::V4_3);
+            response.finalized_features_epoch = i64::from(has_features);
+            for (name, level) in state.settings.features.iter().filter(|(_, level)| has_features || **level > 0) {
                 let highest = if name == "transaction.version" { 2.max(*level) } else { *level };
                 let name = StrBytes::from_string(name.clone());
                 if call.version >= 4 {
@@ -55,8 +58,9 @@ impl Api for ApiVersions {
     }
 }
 
-fn row(api: &Registered) -> ApiVersion {
-    ApiVersion::default().with_api_key(api.key.0).with_min_version(api.min).with_max_version(api.max)
+fn row(state: &State, api: &Registered) -> Option<ApiVersion> {
+    let (min, max) = api.versions(state.settings.kafka_version)?;
+    Some(ApiVersion::default().with_api_key(api.key.0).with_min_version(min).with_max_version(max))
 }
 
 fn is_software_name(name: &str) -> bool {
@@ -68,7 +72,7 @@ fn is_software_name(name: &str) -> bool {
 
 /// The answer to an ApiVersions request in a version that is too new.
 pub(crate) fn unsupported(state: &mut State, correlation_id: i32) -> Bytes {
-    let itself = APIS.iter().filter(|api| api.key == ApiKey::API_VERSIONS).map(row).collect();
+    let itself = APIS.iter().filter(|api| api.key == ApiKey::API_VERSIONS).filter_map(|api| row(state, api)).collect();
     let response =
         ApiVersionsResponse::default().with_error_code(ErrorCode::UNSUPPORTED_VERSION.0).with_api_keys(itself);
     encode(&response, 0, correlation_id).unwrap_or_else(|reason| {

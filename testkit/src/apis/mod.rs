@@ -1,7 +1,7 @@
 //! The APIs, one file each, named as Kafka names them. Each file opens with the behaviour that it models and its version notes.
 //!
 //! An API is registered by its line in the table at the end; ApiVersions is derived from that table, so it is always honest. Every
-//! version is answered that the message crate can speak.
+//! version is answered that the message crate can speak, or of those the ones that the pinned release has (`kafka_version.rs`).
 
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
@@ -29,6 +29,7 @@ mod list_offsets;
 mod list_transactions;
 mod metadata;
 mod offset_commit;
+mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 pub(crate) mod produce;
@@ -43,6 +44,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::faults::InjectedError;
+use crate::kafka_version::KafkaVersion;
 use crate::state::State;
 pub(crate) use offset_for_leader_epoch::check_epoch;
 
@@ -202,6 +204,16 @@ pub(crate) struct Registered {
     pub(crate) describe: fn(&dyn Names, &Call, Bytes) -> Result<Described, String>,
 }
 
+impl Registered {
+    /// The lowest and the highest version that is served by brokers of a release; `None` if they do not have the API.
+    pub(crate) fn versions(&self, release: Option<KafkaVersion>) -> Option<(i16, i16)> {
+        let Some(release) = release else { return Some((self.min, self.max)) };
+        let (min, max) = release.versions(self.key)?;
+        let both = (min.max(self.min), max.min(self.max));
+        (both.0 <= both.1).then_some(both)
+    }
+}
+
 const fn register<A: Api>() -> Registered {
     Registered {
         key: <A::Request as Request>::KEY,
@@ -305,6 +317,7 @@ apis! {
     create_partitions CreatePartitions CREATE_PARTITIONS
     delete_groups DeleteGroups DELETE_GROUPS
     incremental_alter_configs IncrementalAlterConfigs INCREMENTAL_ALTER_CONFIGS
+    offset_delete OffsetDelete OFFSET_DELETE
     describe_cluster DescribeCluster DESCRIBE_CLUSTER
     describe_producers DescribeProducers DESCRIBE_PRODUCERS
     describe_transactions DescribeTransactions DESCRIBE_TRANSACTIONS

@@ -82,6 +82,13 @@ impl Offsets {
         self.pending.values().any(|pending| pending.contains_key(&place))
     }
 
+    /// The offset of one partition is not wanted any more; one that waits for the end of its transaction goes, too.
+    pub(crate) fn forget(&mut self, topic: &str, partition: i32) {
+        let place = (topic.to_owned(), partition);
+        self.committed.remove(&place);
+        self.pending.values_mut().for_each(|pending| drop(pending.remove(&place)));
+    }
+
     /// A topic was deleted.
     pub(crate) fn forget_topic(&mut self, topic: &str) {
         self.committed.retain(|(name, _), _| name != topic);

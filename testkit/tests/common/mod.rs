@@ -70,6 +70,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         Some(frame::decode_body::<R>(body, version).unwrap())
     }
 
+    /// Reads an answer that is in the first of these versions that fits it.
+    pub(crate) async fn receive_any<R: Request>(&mut self, versions: &[i16]) -> R::Response {
+        let length = self.stream.read_i32().await.unwrap();
+        let mut body = vec![0; usize::try_from(length).unwrap()];
+        self.stream.read_exact(&mut body).await.unwrap();
+        let mut body = Bytes::from(body);
+        assert_eq!(body.get_i32(), self.correlation_id);
+        let fitting = versions.iter().find_map(|version| frame::decode_body::<R>(body.clone(), *version).ok());
+        fitting.expect("an answer in one of these versions")
+    }
+
     pub(crate) async fn call<R: Request>(&mut self, version: i16, request: R) -> R::Response {
         self.send(version, &request).await;
         self.receive::<R>(version).await.expect("the broker closed the connection")

@@ -150,7 +150,7 @@ pub(crate) fn compare(what: &str, expected: &str, lines: &str) {
         .lines()
         .zip(lines.lines())
         .filter(|(expected, got)| expected != got)
-        .map(|(expected, got)| format!("  Kafka 4.3.0: {expected}\n  {what}: {got}"))
+        .map(|(expected, got)| format!("  Kafka: {expected}\n  {what}: {got}"))
         .collect();
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
     assert_eq!(expected.lines().count(), lines.lines().count(), "{what} gave another number of lines");

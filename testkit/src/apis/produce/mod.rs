@@ -232,9 +232,10 @@ fn admit(
     let plain = |code: ErrorCode| Refusal::new(code, code.name().unwrap_or_default());
     let BatchHeader { producer_id, producer_epoch, .. } = *header;
     let adds = call.version >= 12;
+    let verifies = state.settings.verifies_transactions;
     let producers = &mut state.led_by(call.broker, topic, index).map_err(plain)?.log.producers;
     producers.check_epoch(producer_id, producer_epoch)?;
-    if producers.has_open_transaction(producer_id, producer_epoch) {
+    if producers.has_open_transaction(producer_id, producer_epoch) || !verifies {
         return Ok(());
     }
     producers.on_beginning(header, adds);
