@@ -19,6 +19,8 @@ cargo xtask accept [PART]: the long campaigns, one part after the other
            members, under a counting allocator
   seeds    2,000 seeds of every seeded suite of the producer, 1,000 of the histories that two processes compare
   storms   ten kills of every storm, on three real brokers (needs a JDK from 17 on, and Maven)
+  judges   100,000 records of every codec written and read by kcat, and Java's tools, against the in-process cluster
+           (needs kcat, a JDK from 17 on, and Maven)
   older    transactions on brokers that speak the protocol before KIP-890 (transaction.version=1)
 
   A part writes docs/acceptance/PART.md when it ends well: what was run, on which commit, and what it printed. Without PART,
@@ -38,7 +40,7 @@ struct Run {
     arguments: &'static [&'static str],
 }
 
-fn parts() -> [Part; 4] {
+fn parts() -> [Part; 5] {
     let three = || Wanted { brokers: Some(3), ..Wanted::default() };
     [
         Part {
@@ -79,6 +81,14 @@ fn parts() -> [Part; 4] {
             }],
         },
         Part {
+            name: "judges",
+            kafka: None,
+            runs: &[Run {
+                environment: &[("MILENA_JUDGE_RECORDS", "100000")],
+                arguments: &["-p", "milena-integration-tests", "--features", "judges", "--test", "judges"],
+            }],
+        },
+        Part {
             name: "older",
             kafka: Some(Wanted { features: vec!["transaction.version=1".to_owned()], ..three() }),
             runs: &[
@@ -109,7 +119,7 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
         }),
     }
     if let (true, Some(name)) = (parts.is_empty(), &only) {
-        return Err(format!("there is no part {name}: frames, seeds, storms or older"));
+        return Err(format!("there is no part {name}: frames, seeds, storms, judges or older"));
     }
     for part in parts {
         part.run(&commit)?;

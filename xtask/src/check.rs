@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::steps::{Cargo, Steps};
-use crate::{Result, dropped, missing, schema, workspace};
+use crate::{Result, dropped, missing, schema, test, workspace};
 
 pub(crate) const HELP: &str = "\
 cargo xtask check: formatting, lints and documentation, with warnings denied
@@ -35,7 +35,7 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo) -> Result<()> {
     steps.run("the table of response shapes", schema::check);
     steps.run("the table of dropped futures", dropped::run);
     steps.run("clippy", || {
-        let storms = ["--features", "milena-integration-tests/storms"];
+        let storms = ["--features", test::OPTIONAL];
         let arguments = ["clippy", "--workspace", "--all-targets", "--keep-going"].into_iter().chain(storms);
         cargo.run(arguments.chain(["--", "-D", "warnings"]), &[])
     });

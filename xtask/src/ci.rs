@@ -10,7 +10,8 @@ pub(crate) const HELP: &str = "\
 cargo xtask ci: everything once, within 25 minutes on two cores from a cold target folder
 
   build (9 minutes)   cargo xtask check, the tests compiled, and the fuzz targets as far as a stable compiler goes
-  tests (11 minutes)  three real brokers, cargo test --workspace, the codecs with one of them left out, every example
+  tests (11 minutes)  three real brokers, cargo test --workspace, every example, kcat and Java's tools against the in-process
+                      cluster, the codecs with one of them left out
   storms (4 minutes)  real processes, kills and freezes
   The brokers are stopped again. Prints what each part used and marks one that took longer than it may; fails when the
   whole did.
@@ -66,6 +67,7 @@ pub(crate) fn run() -> Result<()> {
         });
         if let (true, Some(kafka)) = (started, &kafka) {
             test::run(&mut steps, &cargo, kafka, &mut tally);
+            steps.run("judges", || test::judges(&cargo, kafka, &mut tally));
             steps.run("a codec that is missing", || test::missing_codec(&cargo, &mut tally));
         } else {
             tally.spoil();

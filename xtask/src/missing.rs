@@ -21,6 +21,11 @@ pub(crate) fn need_c_compiler() -> Result<()> {
     Ok(())
 }
 
+/// One of the judges of the in-process cluster.
+pub(crate) fn need_kcat() -> Result<()> {
+    need("kcat", "-V", "It judges the in-process cluster.\nInstall it:  apt-get install -y kcat")
+}
+
 fn need(program: &str, argument: &str, hint: &str) -> Result<()> {
     let status =
         Command::new(program).arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::kafka::{self, Wanted};
 use crate::steps::{Cargo, Steps, Tally};
-use crate::{Result, say, workspace};
+use crate::{Result, missing, say, workspace};
 
 pub(crate) const HELP: &str = "\
 cargo xtask test [ARGUMENTS…]: every test, real Kafka included; the storms are in `cargo xtask ci` and `cargo xtask accept storms`
@@ -105,6 +105,17 @@ pub(crate) fn missing_codec(cargo: &Cargo, tally: &mut Tally) -> Result<()> {
     cargo.test(build.into_iter().chain(["--test", "codecs", "--test", "golden", "--test", "hostile"]), &[], tally)
 }
 
+/// Foreign clients against the in-process cluster: kcat and Java's tools.
+pub(crate) fn judges(cargo: &Cargo, kafka: &TestKafka, tally: &mut Tally) -> Result<()> {
+    missing::need_kcat()?;
+    let arguments = ["test", "--workspace", "--features", OPTIONAL, "--test", "judges"];
+    cargo.test(arguments, &kafka.environment(), tally)
+}
+
+/// What of the suites is not compiled with the rest. Both at once, so that what they share is compiled once, and the whole workspace,
+/// so that its features, and with them all that is compiled already, stay the same.
+pub(crate) const OPTIONAL: &str = "milena-integration-tests/storms,milena-integration-tests/judges";
+
 /// Only what the command line asks for.
 pub(crate) fn run_some(cargo: &Cargo, kafka: &TestKafka, arguments: &[String]) -> Result<()> {
     let all = ["test"].into_iter().chain(arguments.iter().map(String::as_str));
@@ -118,8 +129,7 @@ pub(crate) fn storms(steps: &mut Steps, cargo: &Cargo, kafka: &TestKafka, tally:
         say("no storms yet");
         return;
     }
-    // The whole workspace, so that its features, and with them all that is compiled already, stay the same.
-    let features = ["--features", "milena-integration-tests/storms"];
+    let features = ["--features", OPTIONAL];
     let arguments =
         ["test", "--workspace"].into_iter().chain(features).chain(["--test", "storm_*", "--test", "blocked_handler"]);
     steps.run("storms", || cargo.test(arguments, &kafka.environment(), tally));

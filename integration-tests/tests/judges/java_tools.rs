@@ -1,12 +1,12 @@
 //! Java's own command line tools: what each prints, and which APIs it calls in which versions.
 //!
-//! The calls are written in `java_tools.txt`, so that a tool that falls back to an older version or to another API is seen. To write it
+//! The calls are written in `java_topics.txt` and `java_groups.txt`, so that a tool that falls back to an older version or to another API is seen. To write it
 //! anew: `JUDGES_WRITE=1`.
 
 use std::fmt::Write as _;
 
 use milena_integration_tests::java_tool;
-use milena_testkit::Cluster;
+use milena_testkit::{Cluster, ClusterBuilder};
 
 use super::{called, nobody_was_turned_away};
 
@@ -18,8 +18,19 @@ struct Session {
 }
 
 impl Session {
+    async fn start(builder: ClusterBuilder) -> Self {
+        let cluster = builder.start().await.unwrap();
+        let servers = cluster.bootstrap_servers();
+        Self { cluster, servers, calls: String::new() }
+    }
+
     /// Runs `org.apache.kafka.tools.CLASS` (or a class with its whole name) against the cluster, with these words as arguments.
     fn run(&mut self, class: &str, arguments: &str, input: &str) -> String {
+        self.run_as(class, arguments, arguments, input)
+    }
+
+    /// The same, with arguments that differ from run to run and are written down as `shown`.
+    fn run_as(&mut self, class: &str, shown: &str, arguments: &str, input: &str) -> String {
         let before = self.cluster.request_log().count();
         let whole =
             if class.starts_with("kafka.") { class.to_owned() } else { format!("org.apache.kafka.tools.{class}") };
@@ -28,7 +39,7 @@ impl Session {
         let told = java_tool(&whole, &words, input);
         let called = called(&self.cluster, before);
         let list: Vec<String> = called.iter().map(|(api, version)| format!("{api} v{version}")).collect();
-        writeln!(self.calls, "{class} {arguments}: {}", list.join(", ")).unwrap();
+        writeln!(self.calls, "{class} {shown}: {}", list.join(", ")).unwrap();
         told
     }
 }
@@ -38,13 +49,24 @@ fn table(text: &str) -> Vec<Vec<&str>> {
     text.lines().map(|line| line.split_whitespace().collect()).collect()
 }
 
-#[tokio::test]
-async fn java_tools_work_and_every_api_that_they_call_is_answered() {
-    let cluster = Cluster::builder().brokers(3).start().await.unwrap();
-    let servers = cluster.bootstrap_servers();
-    let mut java = Session { cluster, servers, calls: String::new() };
-    let lines: String = (0..100).map(|n| format!("line {n}\n")).collect();
+/// Compares the calls with those that are written down.
+async fn finish(java: Session, file: &str, expected: &str) {
+    nobody_was_turned_away(&java.cluster.request_log());
+    if std::env::var_os("JUDGES_WRITE").is_some() {
+        std::fs::write(format!("{}/tests/judges/{file}", env!("CARGO_MANIFEST_DIR")), &java.calls).unwrap();
+    } else {
+        assert_eq!(java.calls.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>(), "other calls");
+    }
+    java.cluster.shutdown().await;
+}
 
+fn lines() -> String {
+    (0..100).map(|n| format!("line {n}\n")).collect()
+}
+
+#[tokio::test]
+async fn java_tools_make_topics_write_and_read() {
+    let mut java = Session::start(Cluster::builder()).await;
     let topic = "--topic orders";
     let created = java.run(
         "TopicCommand",
@@ -59,7 +81,7 @@ async fn java_tools_work_and_every_api_that_they_call_is_answered() {
         assert!(described.contains(part), "{part} in\n{described}");
     }
 
-    java.run("ConsoleProducer", topic, &lines);
+    java.run("ConsoleProducer", topic, &lines());
     let ends: Vec<usize> = (0..4).map(|p| java.cluster.records("orders", p).len()).collect();
     assert_eq!(ends.iter().sum::<usize>(), 100);
     let offsets = java.run("GetOffsetShell", topic, "");
@@ -71,7 +93,8 @@ async fn java_tools_work_and_every_api_that_they_call_is_answered() {
     let full = (0..4).max_by_key(|p| ends[*p as usize]).unwrap();
     let many = ends[full as usize];
     let assigned = format!("{topic} --partition {full} --offset earliest --max-messages {many} --timeout-ms 30000");
-    let read = java.run("consumer.ConsoleConsumer", &assigned, "");
+    let shown = "--topic orders --partition N --offset earliest --max-messages M --timeout-ms 30000";
+    let read = java.run_as("consumer.ConsoleConsumer", shown, &assigned, "");
     let stored: Vec<String> = java
         .cluster
         .records("orders", full)
@@ -79,10 +102,30 @@ async fn java_tools_work_and_every_api_that_they_call_is_answered() {
         .map(|r| String::from_utf8(r.value.clone().unwrap().into()).unwrap())
         .collect();
     assert_eq!(read.lines().collect::<Vec<_>>(), stored);
+    let produced =
+        java.run("ProducerPerformance", &format!("{topic} --num-records 2000 --record-size 100 --throughput -1"), "");
+    assert!(produced.contains("2000 records sent"), "{produced}");
+    let consumed = java.run("ConsumerPerformance", &format!("{topic} --num-records 2100 --timeout 30000"), "");
+    assert!(consumed.lines().last().is_some_and(|line| line.contains(", 2100, ")), "{consumed}");
+
+    java.run("TopicCommand", &format!("--delete {topic}"), "");
+    assert!(java.cluster.topics().iter().all(|topic| topic != "orders"));
+
+    finish(java, "java_topics.txt", include_str!("java_topics.txt")).await;
+}
+
+#[tokio::test]
+async fn java_tools_look_into_groups_and_configurations() {
+    let mut java = Session::start(Cluster::builder().topic("orders", 4)).await;
+    let topic = "--topic orders";
+    java.run("ConsoleProducer", topic, &lines());
+    let ends: Vec<usize> = (0..4).map(|p| java.cluster.records("orders", p).len()).collect();
+    let full = (0..4).max_by_key(|p| ends[*p as usize]).unwrap();
     let in_group = format!("{topic} --group billing --from-beginning --max-messages 100 --timeout-ms 30000");
     let read = java.run("consumer.ConsoleConsumer", &in_group, "");
     let mut read: Vec<&str> = read.lines().collect();
-    let mut sent: Vec<&str> = lines.lines().collect();
+    let sent = lines();
+    let mut sent: Vec<&str> = sent.lines().collect();
     (read.sort_unstable(), sent.sort_unstable());
     assert_eq!(read, sent);
 
@@ -104,30 +147,13 @@ async fn java_tools_work_and_every_api_that_they_call_is_answered() {
     java.run(groups, "--group billing --delete", "");
     assert!(java.cluster.group_info("billing").is_none());
 
-    let produced =
-        java.run("ProducerPerformance", &format!("{topic} --num-records 2000 --record-size 100 --throughput -1"), "");
-    assert!(produced.contains("2000 records sent"), "{produced}");
-    let consumed = java.run("ConsumerPerformance", &format!("{topic} --num-records 2100 --timeout 30000"), "");
-    assert!(consumed.lines().last().is_some_and(|line| line.contains(", 2100, ")), "{consumed}");
-
     let configs = "kafka.admin.ConfigCommand";
-    java.run(configs, &format!("--alter {topic} --add-config max.message.bytes=2000"), "");
+    java.run(configs, &format!("--alter {topic} --add-config max.message.bytes=2000,retention.ms=5000"), "");
     let described = java.run(configs, &format!("--describe {topic}"), "");
-    for config in ["max.message.bytes=2000", "retention.ms=100000"] {
+    for config in ["max.message.bytes=2000", "retention.ms=5000"] {
         assert!(described.contains(config), "{config} in\n{described}");
     }
     let every = java.run(configs, &format!("--describe --all {topic}"), "");
     assert!(every.contains("cleanup.policy=delete"), "{every}");
-    java.run("TopicCommand", &format!("--delete {topic}"), "");
-    assert!(java.cluster.topics().iter().all(|topic| topic != "orders"));
-
-    nobody_was_turned_away(&java.cluster.request_log());
-    if std::env::var_os("JUDGES_WRITE").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judges/java_tools.txt");
-        std::fs::write(path, &java.calls).unwrap();
-    } else {
-        let expected = include_str!("java_tools.txt");
-        assert_eq!(java.calls.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>(), "other calls");
-    }
-    java.cluster.shutdown().await;
+    finish(java, "java_groups.txt", include_str!("java_groups.txt")).await;
 }

@@ -2,6 +2,8 @@
 //!
 //! - A version that the broker does not know is answered in version 0 with `UNSUPPORTED_VERSION` and the range of ApiVersions itself,
 //!   so that a newer client can ask again (KIP-511).
+//! - Produce is told to begin with v0, though v3 is the first that is served, as Kafka does from 4.0 on: librdkafka compresses nothing
+//!   for a broker that has not got v0 (KAFKA-18659).
 //! - v3 checks the client's software name and version: letters, digits, `.` and `-`, beginning and ending with a letter or digit;
 //!   else `INVALID_REQUEST`. It also brings the features; what is supported from level 0 on is told from v4 on only (KIP-1022). The
 //!   response header never has tags.
@@ -59,7 +61,10 @@ impl Api for ApiVersions {
 }
 
 fn row(state: &State, api: &Registered) -> Option<ApiVersion> {
-    let (min, max) = api.versions(state.settings.kafka_version)?;
+    let (mut min, max) = api.versions(state.settings.kafka_version)?;
+    if api.key == ApiKey::PRODUCE {
+        min = 0;
+    }
     Some(ApiVersion::default().with_api_key(api.key.0).with_min_version(min).with_max_version(max))
 }
 
