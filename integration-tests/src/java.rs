@@ -26,6 +26,8 @@ pub fn java_tool(class: &str, arguments: &[&str], input: &str) -> String {
     let mut tool = xtask()
         .args(["kafka", "run", class])
         .args(arguments)
+        // A tool that lives for a second has no use for the optimising compiler, which would take another one.
+        .env("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
