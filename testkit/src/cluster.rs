@@ -405,6 +405,49 @@ impl Cluster {
         self.shared.control_at(|state, now| state.on_partition_changed(topic, partition, now));
     }
 
+    /// Deletes what a topic's `retention.ms` and `retention.bytes` let go now, by the cluster's clock; nothing if its `cleanup.policy` is
+    /// only `compact`. Kafka does that every five minutes, to whole segments; here it happens when a test says so, and every batch counts
+    /// as a segment.
+    ///
+    /// ```no_run
+    /// # async fn f() -> std::io::Result<()> {
+    /// # use milena_testkit::Cluster;
+    /// let cluster = Cluster::builder().topic_with("clicks", 1, [("retention.ms", "60000")]).start_in_memory()?;
+    /// // … records, and two minutes later:
+    /// cluster.apply_retention("clicks");
+    /// assert_eq!(cluster.partition_info("clicks", 0).log_start_offset, cluster.partition_info("clicks", 0).log_end_offset);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    /// When there is no such topic.
+    pub fn apply_retention(&self, topic: &str) {
+        let applied = self.shared.control_at(|state, now| state.apply_retention(topic, now));
+        assert!(applied, "there is no topic {topic}");
+    }
+
+    /// Compacts a topic as Kafka's log cleaner does: of each key the last value stays, at its offset; aborted records go; records without
+    /// a value go `delete.retention.ms` after the compaction that first met them, so in a second one. What lies behind the first open
+    /// transaction, behind the high watermark, or is younger than `min.compaction.lag.ms`, is not touched. Kafka does that when
+    /// enough has changed, and never to the segment that is written; here it happens when a test says so, to everything.
+    ///
+    /// ```no_run
+    /// # async fn f() -> std::io::Result<()> {
+    /// # use milena_testkit::Cluster;
+    /// let cluster = Cluster::builder().topic_with("users", 1, [("cleanup.policy", "compact")]).start_in_memory()?;
+    /// // … k=1, k=2, k=3, and then:
+    /// cluster.compact("users");
+    /// assert_eq!(cluster.records("users", 0).len(), 1); // at offset 2
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    /// When there is no such topic, or its `cleanup.policy` has no `compact`.
+    pub fn compact(&self, topic: &str) {
+        let compacted = self.shared.control_at(|state, now| state.compact(topic, now));
+        assert!(compacted, "there is no topic {topic} with cleanup.policy=compact");
+    }
+
     /// A partition forgets all idempotent producers that have no transaction open in it, as brokers do after
     /// `producer.id.expiration.ms`.
     pub fn forget_producers(&self, topic: &str, partition: i32) {

@@ -1,7 +1,9 @@
 //! Topic configurations that the cluster knows, with Kafka 4.3's defaults.
 //!
-//! All of them can be set and described. `cleanup.policy`, `max.message.bytes`, `message.timestamp.type`,
-//! `message.timestamp.after.max.ms`, `message.timestamp.before.max.ms` and `min.insync.replicas` also have their effect.
+//! All of them can be set and described. `cleanup.policy`, `delete.retention.ms`, `max.message.bytes`, `message.timestamp.type`,
+//! `message.timestamp.after.max.ms`, `message.timestamp.before.max.ms`, `min.compaction.lag.ms`, `min.insync.replicas`,
+//! `retention.bytes`, `retention.ms` and `unclean.leader.election.enable` also have their effect. Batches are stored with the codec they
+//! come with, whatever `compression.type` says.
 
 /// How a value reads: Kafka's `ConfigDef.Type`, by its number in DescribeConfigs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

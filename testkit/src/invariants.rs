@@ -3,7 +3,7 @@
 //!
 //! - The sequences of a producer follow each other in a partition, and its epoch never goes back.
 //! - No offset has two values: what was acknowledged or read once is there unchanged, as long as it is there, but for what a
-//!   machine has lost that [lost its power](crate::Cluster::crash_losing_unflushed), or a leader did not have that was elected.
+//!   machine has lost that [lost its power](crate::Cluster::crash_losing_unflushed), or a leader did not have that was elected, or for what compaction took.
 //! - What was acknowledged with `acks=all` is in as many in-sync replicas as `min.insync.replicas` asks for, and in all of them. That, and
 //!   what was read, no election takes away, but for an unclean one, or of a replica that has lost its power.
 //! - A leader tells no high watermark beyond what its in-sync replicas have, gives nothing beyond the high watermark, or beyond the last
@@ -35,6 +35,13 @@ impl Invariants {
     pub(crate) fn on_truncated(&mut self, topic: Uuid, partition: i32, end: i64) {
         if let Some(seen) = self.seen.get_mut(&(topic, partition)) {
             seen.split_off(&end);
+        }
+    }
+
+    /// These batches were cleaned, and are not what they were.
+    pub(crate) fn on_compacted(&mut self, topic: Uuid, partition: i32, base_offsets: &[i64]) {
+        if let Some(seen) = self.seen.get_mut(&(topic, partition)) {
+            seen.retain(|offset, _| !base_offsets.contains(offset));
         }
     }
 

@@ -69,6 +69,15 @@
 //! # }
 //! ```
 //!
+//! **Retention and compaction**, when a test wants them, by the topic's configuration and the cluster's clock.
+//!
+//! ```no_run
+//! # fn f(cluster: milena_testkit::Cluster) {
+//! cluster.apply_retention("clicks"); // retention.ms, retention.bytes
+//! cluster.compact("users"); // the last value of each key; tombstones go in a later one
+//! # }
+//! ```
+//!
 //! **The request log**: who asked whom for what, to print and to ask. A failing test prints its end, and the command that runs the test
 //! again with its seed. [`RequestLog`].
 //!

@@ -19,6 +19,7 @@ use crate::faults::Rules;
 use crate::groups::{Group, OffsetProducers};
 use crate::invariants::Invariants;
 use crate::kafka_version::KafkaVersion;
+use crate::log::compact::Cleaning;
 use crate::network::{Network, Waiting};
 use crate::planted::Defect;
 use crate::request_log::RequestLog;
@@ -353,6 +354,40 @@ impl State {
     pub(crate) fn on_partition_changed(&mut self, topic: &str, partition: i32, now: Instant) {
         apis::fetch::on_partition_changed(self, topic, partition, now);
         apis::produce::on_partition_changed(self, topic, partition, now);
+    }
+
+    /// Compacts all partitions of a topic. False if that is none that is compacted.
+    pub(crate) fn compact(&mut self, name: &str, now: Instant) -> bool {
+        let now_ms = self.wall_clock_ms(now);
+        let Some(topic) = self.topics.get_mut(name).filter(|topic| topic.is_compacted()) else { return false };
+        let number = |config: &str| topic.config_i64(config).unwrap_or(0);
+        let (delete_retention, min_lag) = (number("delete.retention.ms"), number("min.compaction.lag.ms"));
+        for (index, partition) in topic.partitions.iter_mut().enumerate() {
+            let changed = partition.log.compact(Cleaning { now: now_ms, delete_retention, min_lag });
+            self.invariants.on_compacted(topic.id, index as i32, &changed);
+        }
+        self.note(now, format!("{name} is compacted"));
+        true
+    }
+
+    /// Deletes what a topic's retention lets go. False if there is no such topic.
+    pub(crate) fn apply_retention(&mut self, name: &str, now: Instant) -> bool {
+        let now_ms = self.wall_clock_ms(now);
+        let Some(topic) = self.topics.get_mut(name) else { return false };
+        let number = |config: &str| topic.config_i64(config).unwrap_or(-1);
+        let (ms, bytes) = (number("retention.ms"), number("retention.bytes"));
+        if topic.deletes() {
+            for partition in &mut topic.partitions {
+                partition.log.delete_older(now_ms, ms);
+                partition.log.delete_larger(bytes);
+            }
+        }
+        let starts: Vec<i64> = topic.partitions.iter().map(|partition| partition.log.start()).collect();
+        self.note(now, format!("{name}: its retention is applied; logs start at {starts:?}"));
+        for index in 0..starts.len() {
+            self.on_partition_changed(name, index as i32, now);
+        }
+        true
     }
 
     /// A broker dies: its connections break, its leaderships move. If its power is lost, so is what it alone had, and had not brought

@@ -38,7 +38,16 @@ impl Topic {
     }
 
     pub(crate) fn is_compacted(&self) -> bool {
-        self.config("cleanup.policy").is_some_and(|policy| policy.split(',').any(|p| p.trim() == "compact"))
+        self.has_policy("compact")
+    }
+
+    /// Whether what is too old or too much is deleted.
+    pub(crate) fn deletes(&self) -> bool {
+        self.has_policy("delete")
+    }
+
+    fn has_policy(&self, name: &str) -> bool {
+        self.config("cleanup.policy").is_some_and(|policy| policy.split(',').any(|p| p.trim() == name))
     }
 
     pub(crate) fn partition(&self, index: i32) -> Option<&Partition> {

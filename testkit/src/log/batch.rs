@@ -23,8 +23,8 @@ pub(crate) const HEADER_BYTES: usize = 61;
 /// Bytes that are outside the announced length: base offset and the length itself.
 const LENGTH_OVERHEAD: usize = 12;
 
-const COMPRESSION_MASK: i16 = 0x07;
-const LOG_APPEND_TIME: i16 = 0x08;
+pub(super) const COMPRESSION_MASK: i16 = 0x07;
+pub(super) const LOG_APPEND_TIME: i16 = 0x08;
 pub(super) const TRANSACTIONAL: i16 = 0x10;
 pub(super) const CONTROL: i16 = 0x20;
 

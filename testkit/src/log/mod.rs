@@ -3,8 +3,10 @@
 //! It is the leader's; how far the other replicas are, and hence the high watermark, is in `replication.rs`.
 
 pub(crate) mod batch;
+pub(crate) mod compact;
 pub(crate) mod marker;
 mod producers;
+mod retention;
 mod transactions;
 mod truncate;
 mod unpack;

@@ -27,6 +27,7 @@ pub(crate) struct RememberedBatch {
     last_sequence: i32,
     /// The offset the batch got.
     pub(crate) base_offset: i64,
+    last_offset: i64,
     /// The batch's max timestamp, which the answer to a repeat carries as its append time.
     pub(crate) timestamp: i64,
 }
@@ -86,6 +87,15 @@ impl Producers {
             .iter()
             .find(|b| b.first_sequence == header.base_sequence && b.last_sequence == header.last_sequence())
             .copied()
+    }
+
+    /// Whether a batch keeps what has to be known about its producer: the last of its sequences or, if there is none, of its epochs.
+    pub(crate) fn needs(&self, header: &BatchHeader, last_offset: i64) -> bool {
+        let Some(producer) = self.known.get(&header.producer_id) else { return false };
+        match producer.batches.back() {
+            Some(last) => last.last_offset == last_offset,
+            None => header.is_control() && header.producer_epoch == producer.epoch,
+        }
     }
 
     /// All producers by their ids.
@@ -172,6 +182,7 @@ impl Producers {
             first_sequence: header.base_sequence,
             last_sequence: header.last_sequence(),
             base_offset,
+            last_offset: base_offset + i64::from(header.last_offset_delta),
             timestamp,
         });
         if !header.is_transactional() {

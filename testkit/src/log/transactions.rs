@@ -1,7 +1,7 @@
 //! What one partition knows about transactions: which are open, which were aborted, and hence the last stable offset. Kafka's
 //! `ProducerStateManager.firstUnstableOffset` and `TransactionIndex`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An aborted transaction as it is remembered until its records are deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,16 @@ impl Transactions {
             }
         }
         found
+    }
+
+    /// All aborted ones that are remembered.
+    pub(crate) fn all_aborted(&self) -> &[Aborted] {
+        &self.aborted
+    }
+
+    /// No record of these aborted ones is left, named by the offsets of their markers.
+    pub(crate) fn forget_aborted(&mut self, markers: &BTreeSet<i64>) {
+        self.aborted.retain(|aborted| !markers.contains(&aborted.last_offset));
     }
 
     /// The log starts at `start` now.
