@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use milena::{Client, ClientBuilder, NewTopic, WallClock};
-use milena_testkit::{Cluster, Faults, Proxy, RequestLog};
+use milena_testkit::{Cluster, ClusterBuilder, Faults, KafkaVersion, Proxy, RequestLog};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{real_kafka, unique};
@@ -118,15 +118,29 @@ pub fn on_every_cluster_with_faults(name: &str, test: impl AsyncFn(&Env)) {
     });
 }
 
+/// The variable that says which release of Kafka the in-process clusters are like: 2.8, 3.9 or 4.3.
+const RELEASE: &str = "MILENA_RELEASE";
+
+fn builder() -> ClusterBuilder {
+    let builder = Cluster::builder();
+    match std::env::var(RELEASE).unwrap_or_default().as_str() {
+        "" => builder,
+        "2.8" => builder.kafka_version(KafkaVersion::V2_8),
+        "3.9" => builder.kafka_version(KafkaVersion::V3_9),
+        "4.3" => builder.kafka_version(KafkaVersion::V4_3),
+        other => panic!("{RELEASE}={other}: give 2.8, 3.9 or 4.3"),
+    }
+}
+
 fn on_each(name: &str, test: impl AsyncFn(&Env), proxy: impl AsyncFn(String) -> Option<Box<Proxy>>) {
     let runtime = current_thread(true);
     runtime.block_on(async {
-        let cluster = Box::new(Cluster::builder().start_in_memory().expect("pipes need nothing"));
+        let cluster = Box::new(builder().start_in_memory().expect("pipes need nothing"));
         run(Env { kind: Kind::Memory { cluster }, test: name.to_owned() }, &test, "in memory").await;
     });
     let runtime = current_thread(false);
     runtime.block_on(async {
-        let cluster = Box::new(Cluster::builder().start().await.expect("a port of 127.0.0.1 is free"));
+        let cluster = Box::new(builder().start().await.expect("a port of 127.0.0.1 is free"));
         run(Env { kind: Kind::Tcp { cluster }, test: name.to_owned() }, &test, "in process over TCP").await;
         if let Some(servers) = real_kafka(name) {
             let proxy = proxy(servers.clone()).await;

@@ -318,7 +318,10 @@ impl RequestHead {
             -1 => StrBytes::new(),
             len => {
                 let len = usize::try_from(len).ok().filter(|len| *len <= rest.len())?;
-                StrBytes::from_utf8(rest.split_to(len)).ok()?
+                // What is no text is one to Kafka all the same.
+                let name = rest.split_to(len);
+                StrBytes::from_utf8(name.clone())
+                    .unwrap_or_else(|_| StrBytes::from_string(String::from_utf8_lossy(&name).into_owned()))
             }
         };
         Some(Self { api, version, correlation_id, client_id, len: frame.len() - rest.len() })

@@ -21,6 +21,7 @@ cargo xtask accept [PART]: the long campaigns, one part after the other
   storms   ten kills of every storm, on three real brokers (needs a JDK from 17 on, and Maven)
   judges   100,000 records of every codec written and read by kcat, and Java's tools, against the in-process cluster
            (needs kcat, a JDK from 17 on, and Maven)
+  releases every portable suite on in-process clusters that are like Kafka 2.8, 3.9 and 4.3, and what a broker of 3.9.1 answers
   older    transactions on brokers that speak the protocol before KIP-890 (transaction.version=1)
 
   A part writes docs/acceptance/PART.md when it ends well: what was run, on which commit, and what it printed. Without PART,
@@ -40,7 +41,21 @@ struct Run {
     arguments: &'static [&'static str],
 }
 
-fn parts() -> [Part; 5] {
+/// Those that run on every cluster.
+const SUITES: &[&str] = &[
+    "-p",
+    "milena-integration-tests",
+    "--test",
+    "client",
+    "--test",
+    "produce",
+    "--test",
+    "consume",
+    "--test",
+    "transactions",
+];
+
+fn parts() -> [Part; 6] {
     let three = || Wanted { brokers: Some(3), ..Wanted::default() };
     [
         Part {
@@ -89,6 +104,16 @@ fn parts() -> [Part; 5] {
             }],
         },
         Part {
+            name: "releases",
+            kafka: Some(Wanted { brokers: Some(1), version: Some("3.9.1".to_owned()), ..Wanted::default() }),
+            runs: &[
+                Run { environment: &[], arguments: &["-p", "milena-testkit", "--test", "portable", "older_"] },
+                Run { environment: &[("MILENA_RELEASE", "2.8")], arguments: SUITES },
+                Run { environment: &[("MILENA_RELEASE", "3.9")], arguments: SUITES },
+                Run { environment: &[("MILENA_RELEASE", "4.3")], arguments: SUITES },
+            ],
+        },
+        Part {
             name: "older",
             kafka: Some(Wanted { features: vec!["transaction.version=1".to_owned()], ..three() }),
             runs: &[
@@ -119,7 +144,7 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
         }),
     }
     if let (true, Some(name)) = (parts.is_empty(), &only) {
-        return Err(format!("there is no part {name}: frames, seeds, storms, judges or older"));
+        return Err(format!("there is no part {name}: frames, seeds, storms, judges, releases or older"));
     }
     for part in parts {
         part.run(&commit)?;

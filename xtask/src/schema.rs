@@ -1,8 +1,8 @@
-//! `cargo xtask schema`: the shapes of responses, taken from the message definitions that ship inside Kafka's own jar.
+//! `cargo xtask schema`: the shapes of requests and responses, taken from the message definitions that ship inside Kafka's own jar.
 //!
-//! The journey of a definition: which responses there are (the list in `protocol/src/request.rs`) → their JSON out of the
-//! kafka-clients jar → [`Json`] → a table of constants, `protocol/src/validate/table.rs`, against which `protocol/src/validate/` checks
-//! every response before it is decoded.
+//! The journey of a definition: which messages there are (the list in `protocol/src/request.rs`) → their JSON out of the
+//! kafka-clients jar → [`Json`] → a table of constants, `table.rs` and `requests.rs` in `protocol/src/validate/`, against which every
+//! response and, where a broker is played, every request is checked before it is decoded.
 
 mod json;
 
@@ -19,7 +19,8 @@ use crate::{Result, say, told, workspace};
 use json::Json;
 
 pub(crate) const HELP: &str = "\
-cargo xtask schema: writes protocol/src/validate/table.rs from the message definitions inside the kafka-clients jar
+cargo xtask schema: writes table.rs (of responses) and requests.rs in protocol/src/validate from the message definitions inside the
+kafka-clients jar
 
 Run it after the list in protocol/src/request.rs has changed. Needs a JDK, and Maven when the jar is not there yet.
 
@@ -41,46 +42,85 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     if only_check {
         return check();
     }
-    let table = generate(&jars::resolve(&workspace::kafka_dir(), jars::DEFAULT_VERSION).map_err(told)?)?;
-    let path = table_path();
-    fs::write(&path, &table).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-    say(&format!("wrote {}, {} lines", path.display(), table.lines().count()));
+    let libs = jars::resolve(&workspace::kafka_dir(), jars::DEFAULT_VERSION).map_err(told)?;
+    for half in HALVES {
+        let (path, table) = (half.path(), half.generate(&libs)?);
+        fs::write(&path, &table).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+        say(&format!("wrote {}, {} lines", path.display(), table.lines().count()));
+    }
     Ok(())
 }
 
-/// Whether the checked-in table is up to date: against the jar if that is there, and always against the list of requests.
+/// Whether the checked-in tables are up to date: against the jar if that is there, and always against the list of requests.
 pub(crate) fn check() -> Result<()> {
-    let path = table_path();
-    let table = fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    for response in responses()? {
-        if !table.contains(&format!("\"{response}\"")) {
-            return Err(format!("the table of shapes lacks {response}. Run:  cargo xtask schema"));
+    HALVES.iter().try_for_each(Half::check)
+}
+
+/// Requests or responses.
+struct Half {
+    /// With what the names of its messages end.
+    ending: &'static str,
+    /// Its table in `protocol/src/validate/`.
+    file: &'static str,
+    what: &'static str,
+}
+
+const HALVES: [Half; 2] = [
+    Half { ending: "Response", file: "table.rs", what: "responses" },
+    Half { ending: "Request", file: "requests.rs", what: "requests" },
+];
+
+impl Half {
+    fn path(&self) -> PathBuf {
+        workspace::root().join("protocol/src/validate").join(self.file)
+    }
+
+    fn check(&self) -> Result<()> {
+        let path = self.path();
+        let table = fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        for message in self.messages()? {
+            if !table.contains(&format!("\"{message}\"")) {
+                return Err(format!("the table of shapes lacks {message}. Run:  cargo xtask schema"));
+            }
+        }
+        let Some(libs) = jars::resolved(&workspace::kafka_dir(), jars::DEFAULT_VERSION) else {
+            say("the jars of Kafka are not here, so the table of shapes was only compared with the list of requests");
+            return Ok(());
+        };
+        if table == self.generate(&libs)? {
+            Ok(())
+        } else {
+            Err(format!("{} is out of date. Run:  cargo xtask schema", path.display()))
         }
     }
-    let Some(libs) = jars::resolved(&workspace::kafka_dir(), jars::DEFAULT_VERSION) else {
-        say("the jars of Kafka are not here, so the table of shapes was only compared with the list of requests");
-        return Ok(());
-    };
-    if table == generate(&libs)? {
-        Ok(())
-    } else {
-        Err(format!("{} is out of date. Run:  cargo xtask schema", path.display()))
+
+    /// The messages that are decoded: the second or the third word of every line in the list of requests.
+    fn messages(&self) -> Result<Vec<String>> {
+        let path = workspace::root().join("protocol/src/request.rs");
+        let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let found = messages_in(&text, self.ending);
+        if found.is_empty() { Err(format!("no list of requests in {}", path.display())) } else { Ok(found) }
+    }
+
+    fn generate(&self, libs: &Path) -> Result<String> {
+        let jar = libs.join(format!("kafka-clients-{}.jar", jars::DEFAULT_VERSION));
+        let dir = workspace::kafka_dir().join(jars::DEFAULT_VERSION).join("messages");
+        extract(&jar, &dir)?;
+        let mut shapes = self
+            .messages()?
+            .iter()
+            .map(|name| {
+                let path = dir.join(MESSAGES).join(format!("{name}.json"));
+                let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+                Json::parse(&text).and_then(|json| Shape::new(&json)).map_err(|e| format!("{name}.json: {e}"))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        shapes.sort_by_key(|shape| shape.api_key);
+        Ok(table(self.what, &shapes))
     }
 }
 
-fn table_path() -> PathBuf {
-    workspace::root().join("protocol/src/validate/table.rs")
-}
-
-/// The responses that are decoded: the third word of every line in the list of requests.
-fn responses() -> Result<Vec<String>> {
-    let path = workspace::root().join("protocol/src/request.rs");
-    let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    let found = responses_in(&text);
-    if found.is_empty() { Err(format!("no list of requests in {}", path.display())) } else { Ok(found) }
-}
-
-fn responses_in(text: &str) -> Vec<String> {
+fn messages_in(text: &str, ending: &str) -> Vec<String> {
     text.lines()
         .filter_map(|line| match *line.split_whitespace().collect::<Vec<_>>() {
             [key, request, response]
@@ -88,31 +128,15 @@ fn responses_in(text: &str) -> Vec<String> {
                     && request.ends_with("Request")
                     && response.ends_with("Response") =>
             {
-                Some(response.to_owned())
+                [request, response].into_iter().find(|name| name.ends_with(ending)).map(str::to_owned)
             }
             _ => None,
         })
         .collect()
 }
 
-fn generate(libs: &Path) -> Result<String> {
-    let jar = libs.join(format!("kafka-clients-{}.jar", jars::DEFAULT_VERSION));
-    let dir = workspace::kafka_dir().join(jars::DEFAULT_VERSION).join("messages");
-    extract(&jar, &dir)?;
-    let mut shapes = responses()?
-        .iter()
-        .map(|name| {
-            let path = dir.join(MESSAGES).join(format!("{name}.json"));
-            let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-            Json::parse(&text).and_then(|json| Shape::new(&json)).map_err(|e| format!("{name}.json: {e}"))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    shapes.sort_by_key(|shape| shape.api_key);
-    Ok(table(&shapes))
-}
-
 /// The whole file.
-fn table(shapes: &[Shape]) -> String {
+fn table(what: &str, shapes: &[Shape]) -> String {
     let shapes_text: String = shapes.iter().map(|shape| shape.text.as_str()).collect();
     // Names stand between quotes; what remains are the words that the table uses.
     let used: Vec<&str> = shapes_text
@@ -122,7 +146,7 @@ fn table(shapes: &[Shape]) -> String {
         .collect();
     let uses = |word: &str| used.contains(&word);
     let kinds = ["Array", "Bytes", "String", "Struct"];
-    let mut out = HEADER.to_owned();
+    let mut out = HEADER.replace("WHAT", what);
     let _ = writeln!(
         out,
         "use super::Kind::{{{}}};",
@@ -159,7 +183,7 @@ fn extract(jar: &Path, dir: &Path) -> Result<()> {
 }
 
 const HEADER: &str = "\
-//! The shapes of responses, as the message definitions of Kafka 4.3.0 have them.
+//! The shapes of WHAT, as the message definitions of Kafka 4.3.0 have them.
 //!
 //! Written by `cargo xtask schema`; do not edit. `mod.rs` says what the words mean.
 
@@ -297,10 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_requests_names_the_responses() {
+    fn the_list_of_requests_names_the_messages() {
         let text =
             "/// A macro.\nevery {\n    LIST_GROUPS ListGroupsRequest ListGroupsResponse\n    type Response = Y;\n}";
-        assert_eq!(responses_in(text), ["ListGroupsResponse"]);
+        assert_eq!(messages_in(text, "Response"), ["ListGroupsResponse"]);
+        assert_eq!(messages_in(text, "Request"), ["ListGroupsRequest"]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! The decoders of the message crate reserve memory for as many elements as an array announces, before they have seen one: ten bytes
 //! can ask for 290 GB, and a failed allocation ends the process. So [`frame::decode_body`](crate::frame::decode_body) first lets
-//! [`check`] walk over the bytes, by a table of what each response consists of (`table.rs`, written by `cargo xtask schema` from the
-//! definitions inside Kafka's own jar; `shape.rs` has its words). The walk goes the way the decoder will go, allocates nothing, and
+//! [`check`] walk over the bytes, by a table of what each response consists of (`table.rs`, and `requests.rs` for who plays a broker,
+//! written by `cargo xtask schema` from the definitions inside Kafka's own jar; `shape.rs` has its words). The walk goes the way the decoder will go, allocates nothing, and
 //! finds out that
 //!
 //! - every length lies inside the message, and every tagged field fills its bytes exactly;
@@ -17,6 +17,9 @@
 //!
 //! Whether strings are UTF-8 is left to the decoders.
 
+#[cfg(feature = "broker")]
+#[rustfmt::skip]
+mod requests;
 mod shape;
 #[rustfmt::skip]
 mod table;
@@ -90,7 +93,25 @@ pub fn shape(api: ApiKey) -> Option<&'static Message> {
 /// # Errors
 /// [`Refusal`], which says where the message is not what it should be.
 pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Refusal> {
-    let message = shape(api).ok_or(Reason::NoShape)?;
+    match walk(shape(api).ok_or(Reason::NoShape)?, version, body)? {
+        0 => Ok(()),
+        left => Err(Reason::LeftOver(left).into()),
+    }
+}
+
+/// Walks over the message of a request (no header in front of it), and refuses what a decoder must not see: for who plays a broker.
+/// Returns how many bytes stand behind the last field; Kafka does not look at them.
+///
+/// # Errors
+/// [`Refusal`], which says where the message is not what it should be.
+#[cfg(feature = "broker")]
+pub fn check_request(api: ApiKey, version: i16, body: &[u8]) -> Result<usize, Refusal> {
+    let found = requests::MESSAGES.binary_search_by_key(&api.0, |message| message.api_key).ok();
+    walk(found.and_then(|at| requests::MESSAGES.get(at)).ok_or(Reason::NoShape)?, version, body)
+}
+
+/// Returns how many bytes are left.
+fn walk(message: &Message, version: i16, body: &[u8]) -> Result<usize, Refusal> {
     if version < message.versions.0 || version > message.versions.1 {
         return Err(Reason::NoVersion(version).into());
     }
@@ -103,10 +124,7 @@ pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Refusal> {
     };
     walk.spend(1, message.root.memory)?;
     walk.structure(&message.root)?;
-    match walk.reader.left() {
-        0 => Ok(()),
-        left => Err(Reason::LeftOver(left).into()),
-    }
+    Ok(walk.reader.left())
 }
 
 struct Walk<'a> {
@@ -267,10 +285,8 @@ impl fmt::Display for Refusal {
             f.write_str(": ")?;
         }
         match &self.0.reason {
-            Reason::NoShape => {
-                f.write_str("the shape of this response is not known; cargo xtask schema writes it down")
-            }
-            Reason::NoVersion(version) => write!(f, "version {version} of this response is not known"),
+            Reason::NoShape => f.write_str("the shape of this message is not known; cargo xtask schema writes it down"),
+            Reason::NoVersion(version) => write!(f, "version {version} of this message is not known"),
             Reason::Wire(reason) => f.write_str(reason),
             Reason::Null => f.write_str("it is null, which this version does not allow"),
             Reason::Presence(byte) => write!(f, "{byte:#04x} says neither that it is there nor that it is null"),

@@ -51,11 +51,21 @@ fn given(block: *mut u8, bytes: usize) -> *mut u8 {
 
 /// Runs `work` on this thread and says what it asked for.
 pub(crate) fn measure<T>(work: impl FnOnce() -> T) -> (T, Usage) {
+    begin();
+    let result = work();
+    (result, used())
+}
+
+/// Counts anew on this thread.
+pub(crate) fn begin() {
     ALLOCATIONS.set(0);
     LIVE.set(0);
     PEAK.set(0);
-    let result = work();
-    (result, Usage { allocations: ALLOCATIONS.get(), peak: PEAK.get() as usize })
+}
+
+/// What this thread has asked for since [`begin`].
+pub(crate) fn used() -> Usage {
+    Usage { allocations: ALLOCATIONS.get(), peak: PEAK.get() as usize }
 }
 
 fn grown(bytes: isize) {

@@ -1,11 +1,12 @@
-//! CreatePartitions: a topic grows; it never shrinks. New partitions start empty, in leader epoch 0.
+//! CreatePartitions: a topic grows; it never shrinks. New partitions start empty, in leader epoch 0. More than 10,000 in one request are
+//! `UNKNOWN_SERVER_ERROR`.
 
 use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use milena_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use milena_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::create_topics::Refused;
+use super::create_topics::{MOST_PARTITIONS, Refused};
 use super::{Api, Call, Names, Served};
 use crate::state::State;
 use crate::topics::Partition;
@@ -26,9 +27,20 @@ impl Api for CreatePartitions {
 
     fn serve(state: &mut State, call: &Call, request: CreatePartitionsRequest) -> Served<CreatePartitionsResponse> {
         let mut results = Vec::new();
+        let grows = |topic: &CreatePartitionsTopic| {
+            let have = state.topics.get(topic.name.as_str()).map_or(0, |topic| topic.partitions.len() as i64);
+            (i64::from(topic.count) - have).max(0)
+        };
+        let too_many = request.topics.iter().map(grows).sum::<i64>() > MOST_PARTITIONS;
         for topic in &request.topics {
             let mut result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
-            if let Err((code, message)) = grow(state, call, topic, request.validate_only) {
+            let grown = if too_many {
+                let message = "The server experienced an unexpected error when processing the request.";
+                Err((ErrorCode::UNKNOWN_SERVER_ERROR, message.to_owned()))
+            } else {
+                grow(state, call, topic, request.validate_only)
+            };
+            if let Err((code, message)) = grown {
                 result.error_code = code.0;
                 result.error_message = Some(StrBytes::from_string(message));
             }

@@ -2,6 +2,7 @@
 //!
 //! - Checks: the name, that the topic does not exist (also in another spelling of `.` and `_`), partitions, replication factor,
 //!   manual assignments, configurations. The topic is usable when the answer comes.
+//! - More than 10,000 partitions in one request are `POLICY_VIOLATION` for each of its topics.
 //! - −1 partitions or replication factor mean the broker's default (v4).
 //! - v5 answers with the configurations and counts, v7 with the topic id.
 
@@ -42,8 +43,11 @@ impl Api for CreateTopics {
             }
         }
         let mut results = Vec::new();
+        let too_many = wanted_partitions(state, &request) > MOST_PARTITIONS;
         for topic in &request.topics {
-            let created = if twice.contains(&topic.name) {
+            let created = if too_many {
+                Err((ErrorCode::POLICY_VIOLATION, "Excessively large number of partitions per request.".to_owned()))
+            } else if twice.contains(&topic.name) {
                 Err((ErrorCode::INVALID_REQUEST, "Duplicate topic name.".to_owned()))
             } else {
                 create(state, call, topic, request.validate_only)
@@ -58,6 +62,18 @@ impl Api for CreateTopics {
         }
         Served::Now(CreateTopicsResponse::default().with_topics(results))
     }
+}
+
+/// Partitions that one request may make.
+pub(crate) const MOST_PARTITIONS: i64 = 10_000;
+
+fn wanted_partitions(state: &State, request: &CreateTopicsRequest) -> i64 {
+    let of = |topic: &CreatableTopic| match (topic.assignments.len(), topic.num_partitions) {
+        (0, -1) => i64::from(state.settings.default_partitions),
+        (0, partitions) => i64::from(partitions.max(0)),
+        (assigned, _) => assigned as i64,
+    };
+    request.topics.iter().map(of).sum()
 }
 
 fn create(

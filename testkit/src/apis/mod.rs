@@ -38,8 +38,8 @@ mod txn_offset_commit;
 
 use std::marker::PhantomData;
 
-use bytes::{Buf, Bytes};
-use milena_protocol::{ApiKey, Decodable, Encodable, ErrorCode, HeaderVersion, Message, Request, StrBytes};
+use bytes::Bytes;
+use milena_protocol::{ApiKey, Decodable, Encodable, ErrorCode, HeaderVersion, Message, Request, StrBytes, validate};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -221,16 +221,16 @@ const fn register<A: Api>() -> Registered {
         max: A::MAX,
         request_header_version: <A::Request as HeaderVersion>::header_version,
         open: open::<A>,
-        describe: |names, call, body| Ok(describe::<A>(names, call, &decode::<A>(call, body)?)),
+        describe: |names, call, body| Ok(describe::<A>(names, call, &decode::<A>(call, body)?.0)),
     }
 }
 
-fn decode<A: Api>(call: &Call, mut body: Bytes) -> Result<A::Request, String> {
+/// A request, and how many bytes stand behind it.
+fn decode<A: Api>(call: &Call, mut body: Bytes) -> Result<(A::Request, usize), String> {
+    // The decoder reserves memory for as many elements as an array announces.
+    let left = validate::check_request(call.api, call.version, &body).map_err(|e| e.to_string())?;
     let request = A::Request::decode(&mut body, call.version).map_err(|e| e.to_string())?;
-    if body.has_remaining() {
-        return Err(format!("{} bytes are left after the last field", body.remaining()));
-    }
-    Ok(request)
+    Ok((request, left))
 }
 
 fn describe<A: Api>(names: &dyn Names, call: &Call, request: &A::Request) -> Described {
@@ -244,12 +244,19 @@ fn describe<A: Api>(names: &dyn Names, call: &Call, request: &A::Request) -> Des
 }
 
 fn open<A: Api>(state: &State, call: &Call, body: Bytes) -> Result<Opened, String> {
-    let request = decode::<A>(call, body)?;
+    let (request, left) = decode::<A>(call, body)?;
     // Nobody asks what a request is about where nothing is logged and no fault compares.
     let asked = state.log.is_on() || !state.faults.is_empty();
     Ok(Opened {
         described: if asked { describe::<A>(state, call, &request) } else { Described::default() },
         serve: Box::new(move |state, call| {
+            if left > 0 {
+                // Kafka does not mind; a client that is right does not do it.
+                let (client, api, version) = (call.client_id.as_str(), call.api, call.version);
+                state.violation(format!(
+                    "client {client:?} sent {left} bytes behind the last field of {api} v{version}"
+                ));
+            }
             match A::serve(state, &call, request) {
                 Served::Now(response) => state.answer(&call.pending(), &response, call.now),
                 Served::Later => {}

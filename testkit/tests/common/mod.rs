@@ -25,6 +25,7 @@ pub(crate) struct Raw<S> {
     pub(crate) stream: S,
     correlation_id: i32,
     client_id: &'static str,
+    recording: Option<Vec<Bytes>>,
 }
 
 /// Connects to a broker of a cluster in memory.
@@ -35,17 +36,32 @@ pub(crate) async fn connect(cluster: &Cluster, broker: i32) -> Raw<MemoryStream>
 pub(crate) async fn try_connect(cluster: &Cluster, broker: i32) -> std::io::Result<Raw<MemoryStream>> {
     let addresses = cluster.resolver().oneshot((format!("broker-{broker}"), 9092)).await?;
     let stream = cluster.connector().ready().await?.call(addresses[0]).await?;
-    Ok(Raw { stream, correlation_id: 0, client_id: "raw" })
+    Ok(Raw { stream, correlation_id: 0, client_id: "raw", recording: None })
 }
 
 pub(crate) async fn connect_tcp(address: SocketAddr) -> Raw<tokio::net::TcpStream> {
-    Raw { stream: tokio::net::TcpStream::connect(address).await.unwrap(), correlation_id: 0, client_id: "raw" }
+    Raw {
+        stream: tokio::net::TcpStream::connect(address).await.unwrap(),
+        correlation_id: 0,
+        client_id: "raw",
+        recording: None,
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub(crate) fn named(mut self, client_id: &'static str) -> Self {
         self.client_id = client_id;
         self
+    }
+
+    /// Keeps the requests that are sent from now on.
+    pub(crate) fn record(&mut self) {
+        self.recording = Some(Vec::new());
+    }
+
+    /// The requests that were kept, each with its length in front.
+    pub(crate) fn recorded(&mut self) -> Vec<Bytes> {
+        self.recording.take().unwrap_or_default()
     }
 
     /// Writes a request and does not wait.
@@ -58,6 +74,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         frame::seal(&mut head, body.len());
         head.extend_from_slice(&body);
         self.stream.write_all(&head).await.unwrap();
+        if let Some(requests) = &mut self.recording {
+            requests.push(head.freeze());
+        }
     }
 
     /// Reads the answer to the last request; `None` if the connection ends.

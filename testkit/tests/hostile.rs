@@ -1,0 +1,286 @@
+//! Requests of a peer that is broken or means harm: the brokers answer them or hang up, as Kafka does, and never panic, and buy no memory
+//! by the word of the network.
+//!
+//! Valid requests of every API in every version are changed in a few places, by a seed; a counting allocator watches the cluster, which
+//! runs on the thread of the test. `cargo xtask accept frames` is the long run. What a broker does with nonsense of several kinds is
+//! compared with what Kafka 4.3.0 did (`tests/hostile.txt`; `PORTABLE_WRITE=1` with `KAFKA_BOOTSTRAP_SERVERS` writes it anew).
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test reads the clock, waits and panics")]
+
+#[allow(dead_code, reason = "it measures more than is asked here")]
+#[path = "../../protocol/tests/support/alloc.rs"]
+mod alloc;
+mod common;
+mod sweep;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use alloc::Counting;
+use bytes::{BufMut, Bytes, BytesMut};
+use common::script::{Script, code, compare, text};
+use common::*;
+use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use milena_protocol::messages::create_topics_request::CreatableTopic;
+use milena_protocol::messages::metadata_request::MetadataRequestTopic;
+use milena_protocol::messages::*;
+use milena_testkit::{Cluster, real_bootstrap_servers, seeds};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Changed requests of one seed; they all go to one cluster.
+const REQUESTS: usize = 50;
+/// What a request may cost beyond its own bytes: the answer, the log of a new partition, a codec's window.
+const ALLOWANCE: usize = 4 << 20;
+/// How many bytes of memory a byte of a request may turn into: what it decodes to, and a copy.
+const FACTOR: usize = 64;
+
+fn cluster(seed: u64) -> Cluster {
+    // Hostile clients do what the invariants forbid; what the cluster says about itself is looked at.
+    Cluster::builder().topic("t", 3).seed(seed).start_in_memory().unwrap()
+}
+
+/// One virtual second on pipes.
+fn simulate<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(work)
+}
+
+#[test]
+fn changed_requests_neither_panic_nor_buy_memory() {
+    let valid = simulate(async {
+        let cluster = cluster(0);
+        let (_, requests) = sweep::every_version_of_every_api(&cluster).await;
+        cluster.shutdown().await;
+        requests
+    });
+    let (mut answered, mut closed, mut silent) = (0u64, 0u64, 0u64);
+    for seed in seeds(0..300) {
+        alloc::busy_with(seed, "-p milena-testkit --test hostile changed_requests");
+        println!("seed {seed}: MILENA_SEEDS={seed} cargo test -p milena-testkit --test hostile changed_requests");
+        simulate(async {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let cluster = cluster(seed);
+            for _ in 0..REQUESTS {
+                let which = rng.usize(..valid.len());
+                let request = changed(&mut rng, &valid[which]);
+                let mut raw = connect(&cluster, rng.i32(1..=3)).await;
+                alloc::begin();
+                raw.stream.write_all(&request).await.unwrap();
+                let outcome = outcome(&mut raw.stream, &request).await;
+                let used = alloc::used();
+                match outcome {
+                    Outcome::Answered => answered += 1,
+                    Outcome::Closed => closed += 1,
+                    Outcome::Silent => silent += 1,
+                }
+                let limit = ALLOWANCE + FACTOR * request.len();
+                assert!(used.peak <= limit, "{} bytes for a request of {}: {request:?}", used.peak, request.len());
+            }
+            for broker in 1..=3 {
+                let mut raw = connect(&cluster, broker).await;
+                let metadata = raw.call(12, MetadataRequest::default().with_topics(None)).await;
+                assert_eq!(metadata.brokers.len(), 3);
+            }
+            let bugs: Vec<String> = cluster.take_violations();
+            let bugs: Vec<_> = bugs.iter().filter(|violation| violation.contains("bug of the kit")).collect();
+            assert!(bugs.is_empty(), "{bugs:?}");
+            cluster.shutdown().await;
+        });
+    }
+    println!("{answered} answered, {closed} closed, {silent} silent");
+    assert!(answered > 0 && closed > 0);
+}
+
+enum Outcome {
+    Answered,
+    Closed,
+    /// A join, a long poll, a request without acks, or a frame that announces more than has come.
+    Silent,
+}
+
+async fn outcome(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8]) -> Outcome {
+    let answer = tokio::time::timeout(Duration::from_secs(1), async {
+        let length = stream.read_i32().await?;
+        let mut body = vec![0; usize::try_from(length).expect("the length of an answer")];
+        stream.read_exact(&mut body).await?;
+        std::io::Result::Ok(body)
+    });
+    match answer.await {
+        Err(_) => Outcome::Silent,
+        Ok(Err(_)) => Outcome::Closed,
+        Ok(Ok(body)) => {
+            assert_eq!(body[..4], request[8..12], "the correlation id of the request");
+            Outcome::Answered
+        }
+    }
+}
+
+/// One to four changes behind the length, which is that of the changed request but for one in twenty.
+fn changed(rng: &mut fastrand::Rng, valid: &Bytes) -> Vec<u8> {
+    let mut body = valid[4..].to_vec();
+    for _ in 0..if rng.bool() { 1 } else { rng.usize(2..=4) } {
+        // Most of the time what is changed is behind the API's number, or nearly every request would be one that does not exist.
+        let from = if rng.u8(..10) == 0 { 0 } else { 8.min(body.len()) };
+        let at = rng.usize(from..=body.len());
+        let rest = body.len() - at;
+        match rng.u8(..9) {
+            0 if rest > 0 => body[at] ^= 1 << rng.u8(..8),
+            1 if rest > 0 => body[at] = [0, 1, 2, 0x7e, 0x7f, 0x80, 0xfe, 0xff][rng.usize(..8)],
+            2 if rest > 0 => body[at] = rng.u8(..),
+            3 => overwrite(rng, &mut body[at..], 2),
+            4 => overwrite(rng, &mut body[at..], 4),
+            5 => drop(body.drain(at..at + rng.usize(..=rest.min(64)))),
+            6 => {
+                let again = body[at..at + rng.usize(..=rest.min(64))].to_vec();
+                drop(body.splice(at..at, again));
+            }
+            7 if rng.u8(..4) == 0 => body.truncate(at),
+            // A count that takes five bytes as a varint.
+            _ => drop(body.splice(at..at + rest.min(1), [0xff, 0xff, 0xff, 0xff, [0x07, 0x0f, 0x7f][rng.usize(..3)]])),
+        }
+    }
+    let announced = if rng.u8(..20) == 0 { rng.i32(..) } else { body.len() as i32 };
+    [&announced.to_be_bytes(), &body[..]].concat()
+}
+
+/// Writes a number there that a length or a count should not be.
+fn overwrite(rng: &mut fastrand::Rng, room: &mut [u8], len: usize) {
+    let number: u64 = match rng.u8(..5) {
+        0 => u64::MAX >> rng.u32(..64),
+        1 => 1 << rng.u32(..32),
+        2 => i32::MAX as u64 - rng.u64(..3),
+        3 => rng.u64(..),
+        _ => rng.u64(..0x1_0000),
+    };
+    let len = len.min(room.len());
+    room[..len].copy_from_slice(&number.to_be_bytes()[8 - len..]);
+}
+
+/// A request of these bytes.
+fn frame(parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    [&(body.len() as i32).to_be_bytes(), &body[..]].concat()
+}
+
+/// The header of a request from a client without a name.
+fn header(api: i16, version: i16) -> Vec<u8> {
+    let mut header = BytesMut::new();
+    header.put_i16(api);
+    header.put_i16(version);
+    header.put_i32(77);
+    header.put_i16(-1);
+    header.to_vec()
+}
+
+/// Whether a broker answers these bytes, hangs up or waits for more.
+async fn nonsense(script: &mut Script) {
+    let metadata = |topics: &[u8]| frame(&[&header(3, 1), topics]);
+    let big = (101_i32 << 20).to_be_bytes();
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("metadata for no topic", metadata(&[0, 0, 0, 0])),
+        ("metadata and three bytes more", metadata(&[0, 0, 0, 0, 1, 2, 3])),
+        ("metadata that is cut off", metadata(&[0, 0, 0])),
+        ("metadata of one topic that is not there", metadata(&[0, 0, 0, 1])),
+        ("metadata of two billion topics", metadata(&[0x7f, 0xff, 0xff, 0xff])),
+        ("metadata of minus two topics", metadata(&[0xff, 0xff, 0xff, 0xfe])),
+        ("metadata of a topic without a name", metadata(&[0, 0, 0, 1, 0xff, 0xff])),
+        ("metadata of a topic with a name that is no text", metadata(&[0, 0, 0, 1, 0, 2, 0xff, 0xfe])),
+        ("metadata v99", frame(&[&header(3, 99), &[0, 0, 0, 0]])),
+        ("metadata v-1", frame(&[&header(3, -1), &[0, 0, 0, 0]])),
+        ("produce v0", frame(&[&header(0, 0), &[0, 1, 0, 0, 0, 1, 0, 0, 0, 0]])),
+        ("fetch v3", frame(&[&header(1, 3), &[0; 40]])),
+        ("an API that nobody has", frame(&[&header(9999, 0), &[0; 8]])),
+        ("a negative API", frame(&[&header(-5, 0), &[0; 8]])),
+        ("an API between brokers", frame(&[&header(6, 0), &[0; 8]])),
+        ("a client with a name that is no text", frame(&[&header(3, 1)[..8], &[0, 2, 0xff, 0xfe], &[0, 0, 0, 0]])),
+        ("a client with a name that is longer than the frame", frame(&[&header(3, 1)[..8], &[0, 99, 65]])),
+        ("a header that is cut off", frame(&[&header(3, 1)[..6]])),
+        ("tags in the header that are cut off", frame(&[&header(3, 9), &[5, 1, 99]])),
+        ("a frame of no bytes", frame(&[])),
+        ("a frame of minus one byte", (-1_i32).to_be_bytes().to_vec()),
+        ("a frame of a hundred and one MiB", [&big[..], &[0; 100]].concat()),
+        ("a frame of which a part comes", [&[0, 0, 4, 0], &header(3, 1)[..]].concat()),
+        ("a web browser", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
+        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
+    ];
+    for (what, bytes) in cases {
+        let mut raw = script.connect().await;
+        raw.stream.write_all(&bytes).await.unwrap();
+        let first = tokio::time::timeout(Duration::from_millis(700), raw.stream.read_i32()).await;
+        let outcome = match first {
+            Err(_) => "waits".to_owned(),
+            Ok(Err(_)) => "closed".to_owned(),
+            Ok(Ok(_)) => "answered".to_owned(),
+        };
+        script.line(format_args!("{what}: {outcome}"));
+    }
+    let mut raw = script.connect().await;
+    for (what, name, version) in
+        [("good", "a.b-c", "1.0"), ("empty", "", ""), ("bad", "-a", "1"), ("worse", "a b", "1")]
+    {
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(text(name))
+            .with_client_software_version(text(version));
+        let answer = raw.call(3, request).await;
+        script.line(format_args!("client software with a {what} name: {}", code(answer.error_code)));
+    }
+    for partitions in [10_001, i32::MAX] {
+        let topic = CreatableTopic::default().with_name(name("huge")).with_num_partitions(partitions);
+        let topics = vec![topic.with_replication_factor(1)];
+        let request = CreateTopicsRequest::default().with_topics(topics).with_validate_only(true);
+        let answer = raw.call(7, request.with_timeout_ms(10_000)).await;
+        script.line(format_args!("a topic with {partitions} partitions: {}", code(answer.topics[0].error_code)));
+    }
+    let small = script.topic("small", 1, &[]).await;
+    for count in [10_000, 10_001, 10_002, i32::MAX] {
+        let topic = CreatePartitionsTopic::default().with_name(name(small)).with_count(count).with_assignments(None);
+        let request = CreatePartitionsRequest::default().with_topics(vec![topic]).with_validate_only(true);
+        let answer = raw.call(3, request.with_timeout_ms(30_000)).await;
+        script.line(format_args!("{count} partitions instead of one: {}", code(answer.results[0].error_code)));
+    }
+    let asked = |topic: &str| MetadataRequestTopic::default().with_name(Some(TopicName(text(topic))));
+    for (what, topic) in [("no name", ""), ("a long name", &"x".repeat(250)), ("dots", "..")] {
+        let request = MetadataRequest::default().with_topics(Some(vec![asked(topic)]));
+        let answer = raw.call(9, request).await;
+        script.line(format_args!("metadata of a topic with {what}: {}", code(answer.topics[0].error_code)));
+    }
+}
+
+async fn run(bootstrap: SocketAddr) -> String {
+    let mut script = Script::new(bootstrap);
+    nonsense(&mut script).await;
+    script.lines
+}
+
+const EXPECTED: &str = include_str!("hostile.txt");
+
+/// The message crate reads no string that is not UTF-8, where Java puts a question mark, and no length below −1, which Java takes for none.
+const NOT_MODELLED: [&str; 2] = ["metadata of a topic with a name that is no text:", "metadata of minus two topics:"];
+
+fn modelled(lines: &str) -> String {
+    let lines = lines.lines().filter(|line| !NOT_MODELLED.iter().any(|not| line.starts_with(not)));
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[tokio::test]
+async fn nonsense_is_answered_or_closed_as_kafka_did() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let servers = cluster.bootstrap_servers();
+    let lines = run(servers.split(',').next().unwrap().parse().unwrap()).await;
+    compare("this cluster", &modelled(EXPECTED), &modelled(&lines));
+    assert_eq!(cluster.take_violations().len(), 1, "the three bytes too many");
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn kafka_answers_nonsense_or_closes_as_it_did() {
+    let Some(servers) = real_bootstrap_servers("hostile::kafka_answers_nonsense_or_closes_as_it_did") else { return };
+    let lines = run(servers.split(',').next().unwrap().trim().parse().unwrap()).await;
+    if std::env::var_os("PORTABLE_WRITE").is_some() {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile.txt"), &lines).unwrap();
+        return;
+    }
+    compare("this Kafka", EXPECTED, &lines);
+}
