@@ -16,7 +16,7 @@ pub(crate) const HELP: &str = "\
 cargo xtask accept [PART]: the long campaigns, one part after the other
 
   frames   1,000,000 changed frames of every response, 500,000 changed batches of every codec, 500,000 changed blobs of group
-           members, under a counting allocator
+           members, 1,000,000 changed requests to the in-process cluster, under a counting allocator
   seeds    2,000 seeds of every seeded suite of the producer, 1,000 of the histories that two processes compare
   storms   ten kills of every storm, on three real brokers (needs a JDK from 17 on, and Maven)
   judges   100,000 records of every codec written and read by kcat, and Java's tools, against the in-process cluster
@@ -70,6 +70,11 @@ fn parts() -> [Part; 6] {
                 Run {
                     environment: &[("MILENA_SEEDS", "0..125000")],
                     arguments: &["-p", "milena-consumer", "--test", "hostile_blobs"],
+                },
+                // Of each seed fifty changed requests.
+                Run {
+                    environment: &[("MILENA_SEEDS", "0..20000")],
+                    arguments: &["-p", "milena-testkit", "--test", "hostile", "changed_requests"],
                 },
             ],
         },

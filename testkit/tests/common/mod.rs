@@ -273,7 +273,8 @@ pub(crate) fn sign(batch: &mut [u8]) {
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }
 
-fn varint(out: &mut Vec<u8>, value: i64) {
+/// A zig-zag varint, as records have them.
+pub(crate) fn varint(out: &mut Vec<u8>, value: i64) {
     let mut raw = ((value << 1) ^ (value >> 63)) as u64;
     while raw >= 0x80 {
         out.push(raw as u8 | 0x80);
