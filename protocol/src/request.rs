@@ -51,6 +51,7 @@ macro_rules! every_request {
             END_TXN EndTxnRequest EndTxnResponse
             TXN_OFFSET_COMMIT TxnOffsetCommitRequest TxnOffsetCommitResponse
             DESCRIBE_CONFIGS DescribeConfigsRequest DescribeConfigsResponse
+            ALTER_CONFIGS AlterConfigsRequest AlterConfigsResponse
             CREATE_PARTITIONS CreatePartitionsRequest CreatePartitionsResponse
             DELETE_GROUPS DeleteGroupsRequest DeleteGroupsResponse
             INCREMENTAL_ALTER_CONFIGS IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse

@@ -13,7 +13,7 @@ const I32: Kind = Kind::Fixed(4);
 const I64: Kind = Kind::Fixed(8);
 const UUID: Kind = Kind::Fixed(16);
 
-pub(super) static MESSAGES: [Message; 33] = [
+pub(super) static MESSAGES: [Message; 34] = [
     Message { api_key: 0, name: "ProduceResponse", versions: (3, 13), flexible: 9, root: structure(80, &[
         field("Responses", 0, LAST, Array(&Struct(&structure(96, &[
             field("Name", 0, 12, String),
@@ -388,6 +388,15 @@ pub(super) static MESSAGES: [Message; 33] = [
                 field("ConfigType", 3, LAST, I8),
                 field("Documentation", 3, LAST, String).nullable(0, LAST),
             ])))),
+        ])))),
+    ]) },
+    Message { api_key: 33, name: "AlterConfigsResponse", versions: (0, 2), flexible: 2, root: structure(56, &[
+        field("ThrottleTimeMs", 0, LAST, I32),
+        field("Responses", 0, LAST, Array(&Struct(&structure(96, &[
+            field("ErrorCode", 0, LAST, I16),
+            field("ErrorMessage", 0, LAST, String).nullable(0, LAST),
+            field("ResourceType", 0, LAST, I8),
+            field("ResourceName", 0, LAST, String),
         ])))),
     ]) },
     Message { api_key: 37, name: "CreatePartitionsResponse", versions: (0, 3), flexible: 2, root: structure(56, &[
