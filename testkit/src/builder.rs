@@ -11,6 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use crate::cluster::Cluster;
+use crate::configs::brokers::BrokerConfigs;
+use crate::configs::{self, brokers};
 use crate::event_loop::Shared;
 use crate::kafka_version::KafkaVersion;
 use crate::net::{memory, tcp};
@@ -35,6 +37,7 @@ pub struct ClusterBuilder {
     latency: Duration,
     initial_rebalance_delay: Duration,
     replica_lag: Duration,
+    broker_configs: BTreeMap<String, String>,
     request_log: bool,
     backward_commits: bool,
     check_invariants: bool,
@@ -64,6 +67,7 @@ impl Default for ClusterBuilder {
             latency: Duration::ZERO,
             initial_rebalance_delay: Duration::ZERO,
             replica_lag: Duration::from_secs(30),
+            broker_configs: BTreeMap::new(),
             request_log: true,
             backward_commits: false,
             check_invariants: true,
@@ -142,6 +146,22 @@ impl ClusterBuilder {
     /// (default zero, as test clusters have it; Kafka's own default is 3 s).
     pub fn initial_rebalance_delay(mut self, delay: Duration) -> Self {
         self.initial_rebalance_delay = delay;
+        self
+    }
+
+    /// What all brokers have in their properties, for topics that set nothing themselves, e.g. `("message.max.bytes", "100000")`.
+    /// DescribeConfigs tells it as `STATIC_BROKER_CONFIG`; IncrementalAlterConfigs can change it later.
+    ///
+    /// # Panics
+    /// When brokers have no such configuration, when it has a method of its own in this builder, or when it cannot have this value.
+    pub fn broker_config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        let known = brokers::find(&name).filter(|config| !config.read_only);
+        let config = known.unwrap_or_else(|| panic!("{name} is not a configuration that topics inherit from brokers"));
+        if let Err(message) = configs::check_value(&name, config.kind, &value) {
+            panic!("{message}");
+        }
+        self.broker_configs.insert(name, value);
         self
     }
 
@@ -258,6 +278,31 @@ impl ClusterBuilder {
         Broker { host, port, rack, up: true, sessions: Default::default() }
     }
 
+    /// What the brokers have in their properties, of all and of each.
+    fn broker_configs(&self, brokers: &BTreeMap<i32, Broker>) -> BrokerConfigs {
+        let mut all = self.broker_configs.clone();
+        for (name, value) in [
+            ("auto.create.topics.enable", self.auto_create_topics.to_string()),
+            ("default.replication.factor", brokers.len().min(3).to_string()),
+            ("group.initial.rebalance.delay.ms", self.initial_rebalance_delay.as_millis().to_string()),
+            ("num.partitions", self.default_partitions.to_string()),
+            ("replica.lag.time.max.ms", self.replica_lag.as_millis().to_string()),
+        ] {
+            if brokers::find(name).and_then(|config| config.default) != Some(value.as_str()) {
+                all.insert(name.to_owned(), value);
+            }
+        }
+        let of_one = |(id, broker): (&i32, &Broker)| {
+            let id_itself = ["broker.id", "node.id"].map(|name| (name.to_owned(), id.to_string()));
+            let rack = broker.rack.iter().flat_map(|rack| {
+                let selector = "org.apache.kafka.common.replica.RackAwareReplicaSelector".to_owned();
+                [("broker.rack".to_owned(), rack.clone()), ("replica.selector.class".to_owned(), selector)]
+            });
+            (*id, id_itself.into_iter().chain(rack).collect())
+        };
+        BrokerConfigs::new(all, brokers.iter().map(of_one).collect())
+    }
+
     fn run(
         self,
         brokers: BTreeMap<i32, Broker>,
@@ -266,6 +311,7 @@ impl ClusterBuilder {
         real_time: bool,
         stop: Option<oneshot::Sender<()>>,
     ) -> Cluster {
+        let broker_configs = self.broker_configs(&brokers);
         let up = brokers.keys().map(|id| (*id, watch::channel(Some(true)).0)).collect();
         let version = self.kafka_version.unwrap_or(KafkaVersion::V4_3);
         let mut features = self.features;
@@ -287,7 +333,7 @@ impl ClusterBuilder {
             planted: self.planted,
         };
         let log = RequestLog::new(!self.request_log);
-        let (shared, ended) = Shared::start(|now| State::new(settings, brokers, log, now), runtime);
+        let (shared, ended) = Shared::start(|now| State::new(settings, brokers, broker_configs, log, now), runtime);
         let cluster = Cluster::new(shared, ended, self.latency, up, stop);
         for topic in self.topics {
             cluster.make_topic(&topic.name, topic.partitions, topic.configs);

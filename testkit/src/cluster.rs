@@ -495,7 +495,7 @@ impl Cluster {
         self.shared.control(|state| state.topics.keys().cloned().collect())
     }
 
-    /// A topic's configuration, with Kafka's default where nothing was set; `None` for an unknown topic or configuration.
+    /// A topic's configuration, or that of the brokers, with Kafka's default where nothing was set; `None` for an unknown topic or configuration.
     pub fn topic_config(&self, topic: &str, name: &str) -> Option<String> {
         self.shared.control(|state| state.topics.get(topic).and_then(|t| t.config(name)).map(str::to_owned))
     }

@@ -48,6 +48,11 @@ impl KafkaVersion {
         self >= Self::V3_9
     }
 
+    /// High watermarks stop while fewer replicas are in sync than `min.insync.replicas` (KIP-966, from 3.7 on).
+    pub(crate) fn stops_below_min_in_sync(self) -> bool {
+        self >= Self::V3_9
+    }
+
     /// Timestamps may lie at most an hour ahead if a topic says nothing (from 4.0 on).
     pub(crate) fn limits_timestamps(self) -> bool {
         self >= Self::V4_3

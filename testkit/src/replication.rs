@@ -5,7 +5,7 @@
 //! [holds back](crate::Cluster::hold_follower). All others have everything at once.
 //!
 //! - The high watermark is the smallest end among the in-sync replicas. It stays where it is while there are fewer of them than
-//!   `min.insync.replicas` (or than replicas, if those are fewer), as in Kafka since 3.7 (KIP-966).
+//!   `min.insync.replicas` (or than replicas, if those are fewer), as in Kafka since 3.7 (KIP-966); a cluster like 2.8 does not stop it.
 //! - A follower that is held back leaves the in-sync replicas when it lacks something and the broker's `replica.lag.time.max.ms` is over
 //!   since it was held; Kafka looks at that twice in this time, the model at once. Let go, it has everything and is in sync again.
 //! - A follower that is down or does not reach its leader leaves them at once (Kafka waits for a session to time out, or for the lag).
@@ -22,9 +22,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::kafka_version::KafkaVersion;
 use crate::network::Network;
 use crate::planted::Defect;
-use crate::state::{State, Timer};
+use crate::state::{Settings, State, Timer};
 use crate::topics::{Broker, Partition, Topic};
 use crate::{groups, transactions};
 
@@ -110,10 +111,11 @@ impl Partition {
     }
 
     /// Moves the high watermark as far as it may go. True if it moved.
-    pub(crate) fn advance(&mut self, min_in_sync: usize, planted: Option<Defect>) -> bool {
-        let to = match planted {
+    fn advance(&mut self, settings: &Settings, min_in_sync: usize) -> bool {
+        let stops = settings.kafka_version.is_none_or(KafkaVersion::stops_below_min_in_sync);
+        let to = match settings.planted {
             Some(Defect::HighWatermarkAheadOfIsr) => self.log.end(),
-            _ if !self.has_enough_in_sync(min_in_sync) => return false,
+            _ if stops && !self.has_enough_in_sync(min_in_sync) => return false,
             _ => self.in_sync_end(),
         };
         self.log.advance_high_watermark(to)
@@ -291,10 +293,9 @@ impl State {
 
     /// Moves a partition's high watermark as far as it may go. True if it moved.
     pub(crate) fn advance(&mut self, topic: &str, index: i32) -> bool {
-        let planted = self.settings.planted;
         let Some(topic) = self.topics.get_mut(topic) else { return false };
         let min_in_sync = topic.min_in_sync();
-        topic.partition_mut(index).is_some_and(|partition| partition.advance(min_in_sync, planted))
+        topic.partition_mut(index).is_some_and(|partition| partition.advance(&self.settings, min_in_sync))
     }
 
     /// What became of a partition by a test's own word.

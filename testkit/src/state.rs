@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::apis::fetch::ParkedFetches;
 use crate::apis::produce::ParkedProduces;
 use crate::apis::{self, Names, Parked};
+use crate::configs::brokers::BrokerConfigs;
 use crate::faults::Rules;
 use crate::groups::{Group, OffsetProducers};
 use crate::invariants::Invariants;
@@ -87,6 +88,7 @@ pub(crate) struct State {
     pub(crate) brokers: BTreeMap<i32, Broker>,
     pub(crate) topics: BTreeMap<String, Topic>,
     pub(crate) topic_names: BTreeMap<Uuid, String>,
+    pub(crate) broker_configs: BrokerConfigs,
     pub(crate) groups: BTreeMap<String, Group>,
     pub(crate) offset_producers: OffsetProducers,
     /// Coordinators that a test has moved, by group.
@@ -124,7 +126,13 @@ impl ProducerIds {
 }
 
 impl State {
-    pub(crate) fn new(settings: Settings, brokers: BTreeMap<i32, Broker>, log: RequestLog, now: Instant) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        brokers: BTreeMap<i32, Broker>,
+        broker_configs: BrokerConfigs,
+        log: RequestLog,
+        now: Instant,
+    ) -> Self {
         let mut rng = fastrand::Rng::with_seed(settings.seed);
         let cluster_id = StrBytes::from_string(format!("milena-testkit-{:08x}", rng.u32(..)));
         Self {
@@ -134,6 +142,7 @@ impl State {
             brokers,
             topics: BTreeMap::new(),
             topic_names: BTreeMap::new(),
+            broker_configs,
             groups: BTreeMap::new(),
             offset_producers: OffsetProducers::default(),
             moved_coordinators: BTreeMap::new(),
@@ -292,7 +301,8 @@ impl State {
     ) -> Uuid {
         let id = self.new_topic_id();
         let partitions = replicas.into_iter().map(|replicas| Partition::new(replicas, &self.brokers)).collect();
-        self.topics.insert(name.to_owned(), Topic { id, configs, partitions });
+        self.topics
+            .insert(name.to_owned(), Topic { id, configs, inherited: self.broker_configs.inherited(), partitions });
         self.topic_names.insert(id, name.to_owned());
         id
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::apis::fetch::FetchSessions;
-use crate::configs;
+use crate::configs::{self, brokers::Inherited};
 use crate::log::Log;
 use crate::replication::Copies;
 
@@ -23,13 +23,20 @@ pub(crate) struct Topic {
     pub(crate) id: Uuid,
     /// What was configured; everything else has its default.
     pub(crate) configs: BTreeMap<String, String>,
+    /// What brokers are configured with for topics that say nothing.
+    pub(crate) inherited: Inherited,
     pub(crate) partitions: Vec<Partition>,
 }
 
 impl Topic {
-    /// A configured value, or its default.
+    /// A configured value, or that of the brokers, or the default.
     pub(crate) fn config(&self, name: &str) -> Option<&str> {
-        self.configs.get(name).map(String::as_str).or_else(|| configs::default_of(name))
+        self.configured(name).or_else(|| configs::default_of(name))
+    }
+
+    /// A value that somebody has set, for the topic or for all brokers.
+    pub(crate) fn configured(&self, name: &str) -> Option<&str> {
+        self.configs.get(name).or_else(|| self.inherited.get(name)).map(String::as_str)
     }
 
     /// A configured number, or its default.

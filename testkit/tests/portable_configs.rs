@@ -9,11 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::script::{Conn, Script, code, compare, text};
-use common::*;
 use milena_protocol::StrBytes;
-use milena_protocol::messages::alter_configs_request::{
-    AlterConfigsResource as Whole, AlterableConfig as Given,
-};
+use milena_protocol::messages::alter_configs_request::{AlterConfigsResource as Whole, AlterableConfig as Given};
 use milena_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use milena_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use milena_protocol::messages::*;
@@ -174,7 +171,11 @@ async fn brokers(script: &mut Script, raw: &mut Conn) {
     let t = script.topic("inherits", 1, &[]).await;
     script.leader(t, 0).await;
     for (what, name, changes) in [
-        ("the default of all", "", &[("log.retention.ms", 0, Some("604800001")), ("message.max.bytes", 0, Some("1048600"))][..]),
+        (
+            "the default of all",
+            "",
+            &[("log.retention.ms", 0, Some("604800001")), ("message.max.bytes", 0, Some("1048600"))][..],
+        ),
         ("of one", "1", &[("message.max.bytes", 0, Some("1048601"))]),
         ("read-only", "1", &[("replica.lag.time.max.ms", 0, Some("1"))]),
         ("read-only, of all", "", &[("broker.id", 0, Some("1"))]),

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use common::{Raw, TestBatch, connect, fetch_request, name, only, produce_request};
 use milena_protocol::ErrorCode;
+use milena_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use milena_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use milena_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use milena_protocol::messages::produce_response::PartitionProduceResponse;
 use milena_protocol::messages::{
-    FetchRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    FetchRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest,
 };
-use milena_testkit::{Cluster, ClusterBuilder, MemoryStream, PartitionInfo};
+use milena_testkit::{Cluster, ClusterBuilder, KafkaVersion, MemoryStream, PartitionInfo};
 use tokio::time::Instant;
 
 /// Three brokers; partition 0 is led by 1, and 2 and 3 follow.
@@ -171,6 +173,60 @@ async fn too_few_in_sync_replicas_refuse_acks_all_and_stop_the_high_watermark() 
     assert_eq!((info(&cluster).high_watermark, info(&cluster).isr), (0, vec![1]));
     cluster.release_follower("t", 0, 2);
     assert_eq!((info(&cluster).high_watermark, values(&cluster)), (2, vec!["a".to_owned(), "c".to_owned()]));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_like_kafka_2_8_tells_after_the_append_that_too_few_replicas_are_in_sync() {
+    let cluster = Cluster::builder().topic_with("t", 1, [("min.insync.replicas", "2")]);
+    let cluster = cluster.kafka_version(KafkaVersion::V2_8).start_in_memory().unwrap();
+    let mut raw = connect(&cluster, 1).await;
+    for follower in [2, 3] {
+        cluster.hold_follower("t", 0, follower);
+    }
+    send(&mut raw, "a", -1).await;
+    assert!(raw.is_silent_for(Duration::from_secs(1)).await);
+    for follower in [2, 3] {
+        cluster.drop_from_isr("t", 0, follower);
+    }
+    let answer = answer(&mut raw).await;
+    assert_eq!(
+        (code(answer.error_code), answer.base_offset, info(&cluster).high_watermark),
+        (ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, 0, 1)
+    );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_brokers_are_configured_with_counts_for_topics_that_say_nothing() {
+    let cluster = Cluster::builder().broker_config("min.insync.replicas", "2").topic("t", 1);
+    let cluster = cluster.topic_with("own", 1, [("min.insync.replicas", "1")]).start_in_memory().unwrap();
+    let mut raw = connect(&cluster, 1).await;
+    for topic in ["t", "own"] {
+        for follower in [2, 3] {
+            cluster.hold_follower(topic, 0, follower);
+            cluster.drop_from_isr(topic, 0, follower);
+        }
+    }
+    let batch = TestBatch::of(&["a"]).bytes();
+    assert_eq!(code(raw.produce("t", 0, batch.clone()).await.error_code), ErrorCode::NOT_ENOUGH_REPLICAS);
+    assert_eq!(raw.produce("own", 0, batch.clone()).await.error_code, 0);
+    assert_eq!(write(&mut raw, "b").await, 0);
+    assert_eq!(info(&cluster).high_watermark, 0);
+    // At run time, for all: the high watermark goes on at once, and an unclean election is made when it is allowed.
+    let set = async |raw: &mut Raw<MemoryStream>, name: &'static str, value: &'static str| {
+        let config = AlterableConfig::default().with_name(name.into()).with_value(Some(value.into()));
+        let resource = AlterConfigsResource::default().with_resource_type(4).with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        assert_eq!(raw.call(1, request).await.responses[0].error_code, 0);
+    };
+    set(&mut raw, "min.insync.replicas", "1").await;
+    assert_eq!(info(&cluster).high_watermark, 1);
+    cluster.crash(1);
+    assert_eq!(info(&cluster).leader, None);
+    let mut two = connect(&cluster, 2).await;
+    set(&mut two, "unclean.leader.election.enable", "true").await;
+    assert_eq!((info(&cluster).leader, info(&cluster).log_end_offset), (Some(2), 0));
     cluster.shutdown().await;
 }
 

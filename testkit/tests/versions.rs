@@ -36,7 +36,6 @@ const MISSING: &[(&[i16], &str)] = &[
     (&[29, 30, 31, 38, 39, 40, 41], "ACLs and delegation tokens: everybody may do everything"),
     (&[48, 49], "client quotas"),
     (&[27], "WriteTxnMarkers: markers are written inside the cluster"),
-    (&[33], "AlterConfigs, which IncrementalAlterConfigs has replaced"),
     (
         &[34, 35, 43, 45, 46, 83, 84, 85, 86, 87],
         "replicas, log folders and the state of share groups are not administered by clients",

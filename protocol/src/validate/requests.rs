@@ -13,7 +13,7 @@ const I32: Kind = Kind::Fixed(4);
 const I64: Kind = Kind::Fixed(8);
 const UUID: Kind = Kind::Fixed(16);
 
-pub(super) static MESSAGES: [Message; 33] = [
+pub(super) static MESSAGES: [Message; 34] = [
     Message { api_key: 0, name: "ProduceRequest", versions: (3, 13), flexible: 9, root: structure(88, &[
         field("TransactionalId", 3, LAST, String).nullable(3, LAST),
         field("Acks", 0, LAST, I16),
@@ -286,6 +286,17 @@ pub(super) static MESSAGES: [Message; 33] = [
         ])))),
         field("IncludeSynonyms", 1, LAST, BOOL),
         field("IncludeDocumentation", 3, LAST, BOOL),
+    ]) },
+    Message { api_key: 33, name: "AlterConfigsRequest", versions: (0, 2), flexible: 2, root: structure(56, &[
+        field("Resources", 0, LAST, Array(&Struct(&structure(88, &[
+            field("ResourceType", 0, LAST, I8),
+            field("ResourceName", 0, LAST, String),
+            field("Configs", 0, LAST, Array(&Struct(&structure(88, &[
+                field("Name", 0, LAST, String),
+                field("Value", 0, LAST, String).nullable(0, LAST),
+            ])))),
+        ])))),
+        field("ValidateOnly", 0, LAST, BOOL),
     ]) },
     Message { api_key: 37, name: "CreatePartitionsRequest", versions: (0, 3), flexible: 2, root: structure(56, &[
         field("Topics", 0, LAST, Array(&Struct(&structure(88, &[

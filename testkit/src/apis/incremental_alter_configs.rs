@@ -1,21 +1,19 @@
-//! IncrementalAlterConfigs: of topics: set (0), delete (1), append to a list (2), subtract from a list (3). Each resource as a whole
-//! succeeds or fails. Brokers have no configuration here: `INVALID_REQUEST`.
+//! IncrementalAlterConfigs: of a topic, of one broker, or of all brokers (with an empty name): set (0), delete (1), append to a list (2),
+//! subtract from a list (3). Each resource as a whole succeeds or fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use milena_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use milena_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use milena_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
+use super::config_resources::{Resource, TOPIC};
 use super::create_topics::Refused;
 use super::{Api, Call, Names, Served};
-use crate::configs;
 use crate::state::State;
 
 pub(crate) struct IncrementalAlterConfigs;
-
-const TOPIC: i8 = 2;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -55,27 +53,26 @@ impl Api for IncrementalAlterConfigs {
     }
 }
 
-fn alter(state: &mut State, call: &Call, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refused> {
-    let name = resource.resource_name.as_str();
+fn alter(state: &mut State, call: &Call, asked: &AlterConfigsResource, validate_only: bool) -> Result<(), Refused> {
+    let name = asked.resource_name.as_str();
     call.injected(name, -1).map_err(|code| (code, "injected by a fault".to_owned()))?;
-    if resource.resource_type != TOPIC {
-        return Err((ErrorCode::INVALID_REQUEST, "only topics have configurations in the test kit".to_owned()));
+    let mut names = BTreeSet::new();
+    if !asked.configs.iter().all(|config| names.insert(config.name.as_str())) {
+        return Err((ErrorCode::INVALID_REQUEST, "Error due to duplicate config keys".to_owned()));
     }
-    let topic = state.topics.get_mut(name);
-    let topic = topic.ok_or_else(|| (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("There is no topic {name}.")))?;
-    let mut changed = topic.configs.clone();
-    for config in &resource.configs {
-        apply(&mut changed, config)?;
+    let resource = Resource::find(state, asked.resource_type, name)?;
+    let mut changed = resource.current(state);
+    for config in &asked.configs {
+        apply(&resource, &mut changed, config)?;
     }
     if !validate_only {
-        topic.configs = changed;
+        resource.store(state, changed, call.now);
     }
     Ok(())
 }
 
-fn apply(configs: &mut BTreeMap<String, String>, change: &AlterableConfig) -> Result<(), Refused> {
+fn apply(resource: &Resource, configs: &mut BTreeMap<String, String>, change: &AlterableConfig) -> Result<(), Refused> {
     let name = change.name.as_str();
-    let invalid = |message: String| (ErrorCode::INVALID_CONFIG, message);
     if change.config_operation == DELETE {
         configs.remove(name);
         return Ok(());
@@ -85,25 +82,33 @@ fn apply(configs: &mut BTreeMap<String, String>, change: &AlterableConfig) -> Re
         .as_deref()
         .ok_or_else(|| (ErrorCode::INVALID_REQUEST, format!("Null value not supported for : {name}")))?;
     let listed = || {
-        let current = configs.get(name).map(String::as_str).or_else(|| configs::default_of(name)).unwrap_or_default();
-        current.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        if !resource.is_list(name) {
+            let message = format!("Can't APPEND or SUBTRACT to config {name} because it is not a list");
+            return Err((ErrorCode::INVALID_CONFIG, message));
+        }
+        let current = configs.get(name).map(String::as_str).or_else(|| resource.default_of(name)).unwrap_or_default();
+        let entries = current.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        Ok(entries.map(str::to_owned).collect::<Vec<_>>())
     };
     let value = match change.config_operation {
         SET => value.to_owned(),
         APPEND => {
-            let mut entries = listed();
-            entries.extend(value.split(',').map(|entry| entry.trim().to_owned()));
-            entries.dedup();
+            let mut entries = listed()?;
+            for entry in value.split(',').map(str::trim) {
+                if !entries.iter().any(|known| known == entry) {
+                    entries.push(entry.to_owned());
+                }
+            }
             entries.join(",")
         }
         SUBTRACT => {
-            let mut entries = listed();
+            let mut entries = listed()?;
             entries.retain(|entry| !value.split(',').any(|gone| gone.trim() == entry));
             entries.join(",")
         }
-        other => return Err((ErrorCode::INVALID_REQUEST, format!("Unknown config operation {other}"))),
+        other => return Err((ErrorCode::UNKNOWN_SERVER_ERROR, format!("Unknown config operation {other}"))),
     };
-    configs::check(name, &value).map_err(invalid)?;
+    resource.check(name, &value)?;
     configs.insert(name.to_owned(), value);
     Ok(())
 }

@@ -5,7 +5,9 @@
 
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
+mod alter_configs;
 pub(crate) mod api_versions;
+mod config_resources;
 mod create_partitions;
 pub(crate) mod create_topics;
 mod delete_groups;
@@ -321,6 +323,7 @@ apis! {
     end_txn EndTxn END_TXN
     txn_offset_commit TxnOffsetCommit TXN_OFFSET_COMMIT
     describe_configs DescribeConfigs DESCRIBE_CONFIGS
+    alter_configs AlterConfigs ALTER_CONFIGS
     create_partitions CreatePartitions CREATE_PARTITIONS
     delete_groups DeleteGroups DELETE_GROUPS
     incremental_alter_configs IncrementalAlterConfigs INCREMENTAL_ALTER_CONFIGS

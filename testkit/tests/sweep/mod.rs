@@ -6,6 +6,7 @@ use crate::common::transactional::Txn;
 use crate::common::*;
 use bytes::Bytes;
 use milena_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTransaction;
+use milena_protocol::messages::alter_configs_request::{AlterConfigsResource as Whole, AlterableConfig as Given};
 use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use milena_protocol::messages::create_topics_request::CreatableTopic;
 use milena_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
@@ -255,14 +256,33 @@ pub(crate) async fn every_version_of_every_api(cluster: &Cluster) -> Swept {
         let resource = |name, configs| {
             AlterConfigsResource::default().with_resource_type(2).with_resource_name(text(name)).with_configs(configs)
         };
-        let resources = vec![
-            resource("t", vec![config(0, Some("compact")), config(2, Some("delete")), config(3, Some("compact"))]),
+        let resources = [
+            resource("t", vec![config(0, Some("compact"))]),
+            resource("t", vec![config(2, Some("delete"))]),
             resource("t", vec![config(0, Some("burn"))]),
-            resource("t", vec![config(0, None), config(9, Some("x"))]),
+            resource("t", vec![config(0, None)]),
+            resource("t", vec![config(9, Some("x"))]),
+            resource("t", vec![config(1, None), config(1, None)]),
             resource("nothing", vec![config(1, None)]),
             resource("1", vec![]).with_resource_type(4),
         ];
-        vec![IncrementalAlterConfigsRequest::default().with_resources(resources)]
+        resources.map(|one| IncrementalAlterConfigsRequest::default().with_resources(vec![one])).to_vec()
+    })
+    .await;
+    assert_eq!(cluster.topic_config("t", "cleanup.policy").as_deref(), Some("compact,delete"));
+    sweep(raw, &mut seen, |_| {
+        let resource = |kind, name, value: Option<&'static str>| {
+            let config = Given::default().with_name(text("cleanup.policy")).with_value(value.map(text));
+            Whole::default().with_resource_type(kind).with_resource_name(text(name)).with_configs(vec![config])
+        };
+        let resources = [
+            resource(2, "t", Some("delete")),
+            resource(2, "t", Some("burn")),
+            resource(2, "nothing", None),
+            resource(4, "", Some("1")),
+            resource(99, "", None),
+        ];
+        resources.map(|one| AlterConfigsRequest::default().with_resources(vec![one])).to_vec()
     })
     .await;
     assert_eq!(cluster.topic_config("t", "cleanup.policy").as_deref(), Some("delete"));

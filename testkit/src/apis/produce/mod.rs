@@ -4,9 +4,9 @@
 //! - acks 0 gets no answer; if anything fails then, the broker closes the connection. 1 is answered after the append. −1 needs
 //!   `min.insync.replicas`, else `NOT_ENOUGH_REPLICAS` and nothing is appended; then it is answered when the high watermark has passed
 //!   the batch (`waiting.rs`), a repeated one, too. Any other number is `INVALID_REQUIRED_ACKS`.
-//! - `NOT_ENOUGH_REPLICAS_AFTER_APPEND` comes only from a fault ([`ApplyThenError`](crate::Reaction::ApplyThenError)): since Kafka 3.7
-//!   no high watermark passes a batch while there are too few in-sync replicas, and the request times out; what is left of that code
-//!   is a race of a millisecond between the two looks.
+//! - `NOT_ENOUGH_REPLICAS_AFTER_APPEND` comes only from a cluster like Kafka 2.8, or from a fault
+//!   ([`ApplyThenError`](crate::Reaction::ApplyThenError)): since Kafka 3.7 no high watermark passes a batch while too few replicas are
+//!   in sync, and the request times out; what is left of that code is a race of a millisecond.
 //! - A repeat of one of the last five batches of a producer gets its original offset, and that batch's max timestamp as
 //!   `log_append_time_ms` even where the topic has CreateTime, as Kafka does.
 //! - `NOT_LEADER_OR_FOLLOWER` carries the new leader from v10 on (KIP-951).
@@ -258,7 +258,7 @@ fn admit(
 fn rules(state: &State, topic: &str, wall_clock: i64) -> Rules {
     let topic = state.topics.get(topic);
     let number = |name: &str| topic.and_then(|topic| topic.config_i64(name));
-    let configured = |name: &str| topic.is_some_and(|topic| topic.configs.contains_key(name));
+    let configured = |name: &str| topic.is_some_and(|topic| topic.configured(name).is_some());
     let after = number("message.timestamp.after.max.ms")
         .filter(|_| state.settings.default_timestamp_limit || configured("message.timestamp.after.max.ms"));
     let before = number("message.timestamp.before.max.ms").filter(|limit| *limit != i64::MAX);

@@ -1,7 +1,9 @@
 //! Produce requests with `acks=all` that wait until all in-sync replicas have what they brought. Kafka's `DelayedProduce`.
 //!
 //! A partition that is not there when the request's `timeout.ms` is over is answered `REQUEST_TIMED_OUT`, and what was appended stays; a
-//! partition that has another leader meanwhile is `NOT_LEADER_OR_FOLLOWER`. Both keep the base offset in the answer.
+//! partition that has another leader meanwhile is `NOT_LEADER_OR_FOLLOWER`; one whose high watermark has come there because replicas left
+//! that were in sync, and now fewer are than `min.insync.replicas`, is `NOT_ENOUGH_REPLICAS_AFTER_APPEND`. All keep the base offset in
+//! the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,13 +90,16 @@ pub(crate) fn on_partition_changed(state: &mut State, topic: &str, partition: i3
 
 /// Whether a partition is done, and how; `None` while it is not.
 fn look(state: &State, broker: i32, one: &Awaited) -> Option<Result<(), ErrorCode>> {
-    let Some(partition) = state.topics.get(&one.topic).and_then(|topic| topic.partition(one.partition)) else {
-        return Some(Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
-    };
+    let found = state.topics.get(&one.topic).and_then(|topic| Some((topic.partition(one.partition)?, topic)));
+    let Some((partition, topic)) = found else { return Some(Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) };
     if partition.leader != Some(broker) {
         return Some(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     }
-    (partition.log.high_watermark() >= one.high_watermark).then_some(Ok(()))
+    if partition.log.high_watermark() < one.high_watermark {
+        return None;
+    }
+    let is_enough = partition.has_enough_in_sync(topic.min_in_sync());
+    Some(if is_enough { Ok(()) } else { Err(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND) })
 }
 
 fn fail(response: &mut ProduceResponse, one: &Awaited, code: ErrorCode) {

@@ -5,6 +5,8 @@
 //! `retention.bytes`, `retention.ms` and `unclean.leader.election.enable` also have their effect. Batches are stored with the codec they
 //! come with, whatever `compression.type` says.
 
+pub(crate) mod brokers;
+
 /// How a value reads: Kafka's `ConfigDef.Type`, by its number in DescribeConfigs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConfigType {
@@ -51,16 +53,24 @@ pub(crate) fn default_of(name: &str) -> Option<&'static str> {
     TOPIC_CONFIGS.iter().find(|(n, ..)| *n == name).map(|(_, default, _)| *default)
 }
 
-/// Checks a value that somebody wants to set.
+/// The type of a topic configuration.
+pub(crate) fn type_of(name: &str) -> Option<ConfigType> {
+    TOPIC_CONFIGS.iter().find(|(n, ..)| *n == name).map(|(.., kind)| *kind)
+}
+
+/// Checks a value that somebody wants to set for a topic.
 pub(crate) fn check(name: &str, value: &str) -> Result<(), String> {
-    let Some((_, _, kind)) = TOPIC_CONFIGS.iter().find(|(n, ..)| *n == name) else {
-        return Err(format!("Unknown topic config name: {name}"));
-    };
+    let kind = type_of(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
+    check_value(name, kind, value)
+}
+
+/// Checks a value of a configuration that is known, of a topic or of brokers.
+pub(crate) fn check_value(name: &str, kind: ConfigType, value: &str) -> Result<(), String> {
     let one_of = |allowed: &[&str]| value.split(',').all(|v| allowed.contains(&v.trim()));
     let good = match (name, kind) {
-        ("cleanup.policy", _) => value.is_empty() || one_of(&["delete", "compact"]),
+        ("cleanup.policy" | "log.cleanup.policy", _) => value.is_empty() || one_of(&["delete", "compact"]),
         ("compression.type", _) => one_of(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
-        ("message.timestamp.type", _) => one_of(&["CreateTime", "LogAppendTime"]),
+        ("message.timestamp.type" | "log.message.timestamp.type", _) => one_of(&["CreateTime", "LogAppendTime"]),
         (_, ConfigType::Boolean) => one_of(&["true", "false"]),
         (_, ConfigType::Int) => value.parse::<i32>().is_ok(),
         (_, ConfigType::Long) => value.parse::<i64>().is_ok(),
