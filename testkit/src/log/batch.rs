@@ -143,11 +143,25 @@ pub(crate) struct Rules {
     pub(crate) max_message_bytes: usize,
     /// `cleanup.policy` contains `compact`: every record needs a key.
     pub(crate) compacted: bool,
-    /// The latest timestamp a record may carry, if that is limited (`message.timestamp.after.max.ms`).
-    pub(crate) latest_timestamp: Option<i64>,
-    /// The earliest timestamp a record may carry, if that is limited (`message.timestamp.before.max.ms`).
-    pub(crate) earliest_timestamp: Option<i64>,
+    /// The broker's time.
+    pub(crate) now: i64,
+    /// How far a record's timestamp may be ahead of that, if that is limited (`message.timestamp.after.max.ms`).
+    pub(crate) ahead: Option<i64>,
+    /// How far it may be behind, if that is limited (`message.timestamp.before.max.ms`).
+    pub(crate) behind: Option<i64>,
 }
+
+impl Rules {
+    /// Whether a record may carry this timestamp. What overflows goes around in Kafka, too.
+    fn allows(&self, timestamp: i64) -> bool {
+        timestamp == NO_TIMESTAMP
+            || !(self.ahead.is_some_and(|most| timestamp.wrapping_sub(self.now) > most)
+                || self.behind.is_some_and(|most| self.now.wrapping_sub(timestamp) > most))
+    }
+}
+
+/// What a record carries that has no timestamp.
+const NO_TIMESTAMP: i64 = -1;
 
 /// A batch that may be stored.
 #[derive(Debug, Clone)]
@@ -163,8 +177,8 @@ pub(crate) struct Valid<'a> {
 
 /// Checks what a client sent for one partition, outside and in.
 ///
-/// As Kafka does, it accepts an unfinished second batch, a wrong max timestamp, and wrong offset deltas in an uncompressed batch;
-/// they come back as oddities.
+/// As Kafka does, it accepts an unfinished second batch, a wrong max timestamp, wrong offset deltas in an uncompressed batch and wrong
+/// lengths of records in a compressed one, and a few more (`tests/fields.txt`); they come back as oddities.
 pub(crate) fn validate(bytes: &[u8], produce_version: i16, rules: Rules) -> Result<Valid<'_>, Refusal> {
     let one = |what: &str| {
         let message = format!("a Produce request must have exactly one record batch per partition: {what}");
@@ -208,10 +222,13 @@ pub(crate) fn validate(bytes: &[u8], produce_version: i16, rules: Rules) -> Resu
     if header.is_control() {
         return Err(Refusal::invalid("clients are not allowed to write control records"));
     }
-    if header.producer_id >= 0 && (header.base_sequence < 0 || header.producer_epoch < 0) {
-        return Err(Refusal::invalid("a batch with a producer id needs an epoch and a sequence"));
+    if header.producer_id >= 0 && header.base_sequence < 0 {
+        return Err(Refusal::invalid("a batch with a producer id needs a sequence"));
     }
     let mut oddities = Vec::new();
+    if header.producer_id >= 0 && header.producer_epoch < 0 {
+        oddities.push("a producer id without an epoch".to_owned());
+    }
     if !rest.is_empty() {
         oddities.push(format!("{} bytes stand behind the batch", rest.len()));
     }
@@ -253,7 +270,7 @@ fn validate_records(
     let mut max_timestamp = i64::MIN;
     let (mut keyless, mut untimely) = (Vec::new(), Vec::new());
     for index in 0..header.count {
-        let Some(record) = walk.record() else {
+        let Some(record) = walk.record(compressed) else {
             if let Some(broken) = broken {
                 return Err(broken);
             }
@@ -262,17 +279,19 @@ fn validate_records(
         if record.offset_delta != index {
             let message = format!("record {index} has offset delta {}: deltas count up from 0", record.offset_delta);
             if compressed {
-                return Err(Refusal { records: vec![index], ..Refusal::invalid(message) });
+                // An exception that Kafka does not expect.
+                return Err(Refusal::by_log(ErrorCode::UNKNOWN_SERVER_ERROR, message));
             }
             oddities.push(message);
+        }
+        if let Some(odd) = record.oddity {
+            oddities.push(format!("record {index}: {odd}"));
         }
         let timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
         max_timestamp = max_timestamp.max(timestamp);
         if rules.compacted && record.key.is_none() {
             keyless.push(index);
-        } else if rules.latest_timestamp.is_some_and(|latest| timestamp > latest)
-            || rules.earliest_timestamp.is_some_and(|earliest| timestamp < earliest)
-        {
+        } else if !rules.allows(timestamp) {
             untimely.push(index);
         }
     }
@@ -357,7 +376,7 @@ pub(crate) fn decode(bytes: &Bytes) -> Vec<StoredRecord> {
     };
     let mut walk = Walk(&records);
     let mut decoded = Vec::new();
-    while let Some(record) = walk.record() {
+    while let Some(record) = walk.record(header.attributes & COMPRESSION_MASK != 0) {
         let own = |slice: &[u8]| records.slice_ref(slice);
         let log_append_time = header.attributes & LOG_APPEND_TIME != 0;
         decoded.push(StoredRecord {
@@ -390,6 +409,8 @@ struct RawRecord<'a> {
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
     headers: Vec<(&'a [u8], Option<&'a [u8]>)>,
+    /// What Kafka accepts and no correct encoder writes.
+    oddity: Option<&'static str>,
 }
 
 /// Takes pieces off the front of a slice; `None` when it is too short.
@@ -423,29 +444,48 @@ impl<'a> Walk<'a> {
         i32::try_from(self.varlong()?).ok()
     }
 
-    /// A varint length, −1 for none, and so many bytes.
-    fn nullable(&mut self) -> Option<Option<&'a [u8]>> {
+    /// A varint length, less than 0 for none, and so many bytes.
+    fn nullable(&mut self, odd: &mut Option<&'static str>) -> Option<Option<&'a [u8]>> {
         match self.varint()? {
             -1 => Some(None),
+            ..-1 => {
+                *odd = Some("a length below −1 stands for none");
+                Some(None)
+            }
             len => Some(Some(self.take(usize::try_from(len).ok()?)?)),
         }
     }
 
-    /// One record; `None` at the end and for a record that does not fill the length it announces.
-    fn record(&mut self) -> Option<RawRecord<'a>> {
-        let len = usize::try_from(self.varint()?).ok()?;
-        let mut body = Walk(self.take(len)?);
-        let [_attributes] = body.array()?;
-        let timestamp_delta = body.varlong()?;
-        let offset_delta = body.varint()?;
-        let key = body.nullable()?;
-        let value = body.nullable()?;
-        let count = usize::try_from(body.varint()?).ok()?;
+    /// One record; `None` at the end, and for a record that is cut off or does not fill the length it announces. In a compressed batch
+    /// Kafka does not look at that length.
+    fn record(&mut self, compressed: bool) -> Option<RawRecord<'a>> {
+        let announced = self.varint()?;
+        if compressed {
+            let before = self.0.len();
+            let mut record = self.fields()?;
+            if i64::from(announced) != (before - self.0.len()) as i64 {
+                record.oddity = Some("its length is not that of its fields");
+            }
+            return Some(record);
+        }
+        let mut body = Walk(self.take(usize::try_from(announced).ok()?)?);
+        let record = body.fields()?;
+        body.0.is_empty().then_some(record)
+    }
+
+    fn fields(&mut self) -> Option<RawRecord<'a>> {
+        let mut oddity = None;
+        let [_attributes] = self.array()?;
+        let timestamp_delta = self.varlong()?;
+        let offset_delta = self.varint()?;
+        let key = self.nullable(&mut oddity)?;
+        let value = self.nullable(&mut oddity)?;
+        let count = usize::try_from(self.varint()?).ok()?;
         let mut headers = Vec::new();
         for _ in 0..count {
-            let key = body.nullable()??;
-            headers.push((key, body.nullable()?));
+            let key = self.nullable(&mut oddity)??;
+            headers.push((key, self.nullable(&mut oddity)?));
         }
-        body.0.is_empty().then_some(RawRecord { timestamp_delta, offset_delta, key, value, headers })
+        Some(RawRecord { timestamp_delta, offset_delta, key, value, headers, oddity })
     }
 }

@@ -266,8 +266,9 @@ fn rules(state: &State, topic: &str, wall_clock: i64) -> Rules {
     Rules {
         max_message_bytes: number("max.message.bytes").and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX),
         compacted: topic.is_some_and(|topic| topic.is_compacted()),
-        latest_timestamp: after.filter(|_| by_producer).map(|limit| wall_clock.saturating_add(limit)),
-        earliest_timestamp: before.filter(|_| by_producer).map(|limit| wall_clock.saturating_sub(limit)),
+        now: wall_clock,
+        ahead: after.filter(|_| by_producer),
+        behind: before.filter(|_| by_producer),
     }
 }
 
