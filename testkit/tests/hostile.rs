@@ -93,6 +93,44 @@ fn changed_requests_neither_panic_nor_buy_memory() {
     assert!(answered > 0 && closed > 0);
 }
 
+/// Compressed records whose first bytes promise more than a machine has.
+fn promises() -> Vec<(&'static str, i16, Vec<u8>)> {
+    let zstd = [0x28, 0xb5, 0x2f, 0xfd];
+    let nothing = [1, 0, 0]; // a last block, raw, without a byte
+    let exabyte = (1_u64 << 60).to_le_bytes();
+    let mut lz4 = vec![0x04, 0x22, 0x4d, 0x18, 0x68, 0x70];
+    lz4.extend_from_slice(&exabyte);
+    lz4.extend_from_slice(&[0, 0xff, 0xff, 0xff, 0x7f]);
+    let framed = |size: u32| [b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01", &size.to_be_bytes()[..], &[0; 40]].concat();
+    vec![
+        ("zstd, a window of a gigabyte", 4, [&zstd[..], &[0x00, 20 << 3], &nothing].concat()),
+        ("zstd, a window of terabytes", 4, [&zstd[..], &[0x00, 31 << 3], &nothing].concat()),
+        ("zstd, an exabyte of content", 4, [&zstd[..], &[0xe0], &exabyte, &nothing].concat()),
+        ("zstd, a block of 128 KiB from one byte", 4, [&zstd[..], &[0x00, 0], &[0x03, 0x00, 0x10, 0]].concat()),
+        ("lz4, an exabyte of content", 3, lz4),
+        ("snappy, a block of four gigabytes", 2, framed(u32::MAX)),
+        ("snappy without frames, four gigabytes", 2, vec![0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]),
+        ("gzip, an extra field that is not there", 1, vec![0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0, 0xff, 0xff]),
+    ]
+}
+
+#[test]
+fn compressed_records_that_promise_much_buy_no_memory() {
+    simulate(async {
+        let cluster = cluster(0);
+        let mut raw = connect(&cluster, 1).await;
+        for (what, codec, stream) in promises() {
+            let batch = TestBatch { attributes: codec, ..TestBatch::of(&["a"]) }.with_records(&stream);
+            alloc::begin();
+            let answer = raw.produce("t", 0, batch).await;
+            let used = alloc::used();
+            assert_ne!(answer.error_code, 0, "{what}");
+            assert!(used.peak <= ALLOWANCE, "{what}: {} bytes", used.peak);
+        }
+        cluster.shutdown().await;
+    });
+}
+
 enum Outcome {
     Answered,
     Closed,
