@@ -405,6 +405,28 @@ impl Cluster {
         self.shared.control_at(|state, now| state.on_partition_changed(topic, partition, now));
     }
 
+    /// Throttles a kind of request of all clients from now on, as a quota does: answers say `throttle_time_ms`, and for that time the
+    /// broker does not read their connection. A throttled Fetch gives nothing, and the one after it is served. Zero ends it.
+    ///
+    /// ```no_run
+    /// # fn f(cluster: milena_testkit::Cluster) {
+    /// # use milena_testkit::Api;
+    /// # use std::time::Duration;
+    /// cluster.throttle(Api::Produce, Duration::from_millis(300));
+    /// cluster.throttle_client("greedy", Api::Fetch, Duration::from_secs(5));
+    /// # }
+    /// ```
+    pub fn throttle(&self, api: impl Into<ApiKey>, time: Duration) {
+        let api = api.into();
+        self.shared.control(|state| state.throttles.set(api, None, time));
+    }
+
+    /// As [`throttle`](Self::throttle), for the clients with this client id alone, for which it counts more than what is for all.
+    pub fn throttle_client(&self, client_id: &str, api: impl Into<ApiKey>, time: Duration) {
+        let api = api.into();
+        self.shared.control(|state| state.throttles.set(api, Some(client_id), time));
+    }
+
     /// Deletes what a topic's `retention.ms` and `retention.bytes` let go now, by the cluster's clock; nothing if its `cleanup.policy` is
     /// only `compact`. Kafka does that every five minutes, to whole segments; here it happens when a test says so, and every batch counts
     /// as a segment.

@@ -78,6 +78,16 @@
 //! # }
 //! ```
 //!
+//! **Quotas**: answers that say `throttle_time_ms`, and connections that are not read for that time. [`Cluster::throttle`].
+//!
+//! ```no_run
+//! # fn f(cluster: milena_testkit::Cluster) {
+//! # use milena_testkit::Api;
+//! # use std::time::Duration;
+//! cluster.throttle(Api::Produce, Duration::from_secs(2));
+//! # }
+//! ```
+//!
 //! **The request log**: who asked whom for what, to print and to ask. A failing test prints its end, and the command that runs the test
 //! again with its seed. [`RequestLog`].
 //!
@@ -156,6 +166,7 @@ mod request_log;
 mod seeds;
 mod serving;
 mod state;
+mod throttling;
 mod topics;
 mod transactions;
 

@@ -1,5 +1,7 @@
 //! What becomes of a request: read, logged, compared with the faults, served; and what becomes of its answer.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use milena_protocol::{ApiKey, Encodable, ErrorCode, HeaderVersion, StrBytes};
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +12,7 @@ use crate::faults::{Chosen, Facts, Held, InjectedError, Reaction, damage};
 use crate::network::Waiting;
 use crate::request_log::RequestEntry;
 use crate::state::{State, Timer};
+use crate::throttling::Throttled;
 
 /// What goes back to a connection's task.
 pub(crate) enum Answer {
@@ -19,6 +22,8 @@ pub(crate) enum Answer {
     Last(Bytes),
     /// There is no answer (acks=0): read the next request.
     None,
+    /// After the answer, which is still to come, do not read for so long.
+    Mute(Duration),
     /// Carry only so many bytes per second from now on; the answer is still to come.
     Bandwidth(u32),
     /// Swallow what comes, and never say anything again.
@@ -35,6 +40,9 @@ pub(crate) struct Connection {
     pub(crate) serving: Option<Serving>,
     /// It has brought a copy of a request, and nobody reads its answer.
     pub(crate) is_copy: bool,
+    /// For how long it is not read after the request that is being served.
+    pub(crate) throttle: Option<Duration>,
+    pub(crate) fetch_was_throttled: bool,
 }
 
 #[derive(Default)]
@@ -104,6 +112,7 @@ impl State {
         let Some(body) = header.body(&frame, (api.request_header_version)(header.version) >= 2) else {
             return self.cut(connection, now, "unreadable tags in the request header");
         };
+        self.judge_quota(connection, header.api, &header.client_id);
         let call = header.call(connection, broker, now);
         let opened = match (api.open)(self, &call, body) {
             Ok(opened) => opened,
@@ -217,8 +226,20 @@ impl State {
     }
 
     /// Answers a request, at once or a parked one. Nothing happens if its connection has gone.
-    pub(crate) fn answer<R: Encodable + HeaderVersion>(&mut self, pending: &Pending<R>, response: &R, now: Instant) {
-        match encode(response, pending.version, pending.correlation_id) {
+    pub(crate) fn answer<R>(&mut self, pending: &Pending<R>, response: &R, now: Instant)
+    where
+        R: Encodable + HeaderVersion + Throttled,
+    {
+        let encoded = match self.throttle_of(pending.connection) {
+            None => encode(response, pending.version, pending.correlation_id),
+            Some(time) => {
+                self.send(pending.connection, Answer::Mute(time));
+                let mut response = response.clone();
+                response.set_throttle_time_ms(i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
+                encode(&response, pending.version, pending.correlation_id)
+            }
+        };
+        match encoded {
             Ok(frame) => self.answer_frame(pending.connection, frame, now),
             Err(reason) => {
                 self.violation(format!(
@@ -233,6 +254,9 @@ impl State {
 
     /// The request gets no answer (acks=0); the next one may come.
     pub(crate) fn answer_nothing(&mut self, connection: u64) {
+        if let Some(time) = self.throttle_of(connection) {
+            self.send(connection, Answer::Mute(time));
+        }
         self.send(connection, Answer::None);
     }
 
@@ -363,7 +387,7 @@ impl RequestHead {
     }
 
     /// A line of the log that does not say yet what the request is about.
-    pub(crate) fn entry(&self, at: std::time::Duration, broker: i32, connection: u64, frame: &Bytes) -> RequestEntry {
+    pub(crate) fn entry(&self, at: Duration, broker: i32, connection: u64, frame: &Bytes) -> RequestEntry {
         RequestEntry {
             at,
             broker,

@@ -25,6 +25,7 @@ use crate::network::{Network, Waiting};
 use crate::planted::Defect;
 use crate::request_log::RequestLog;
 use crate::serving::{Answer, Connection};
+use crate::throttling::Throttles;
 use crate::topics::{Broker, Partition, Topic};
 use crate::transactions::{self, Transactions};
 
@@ -98,6 +99,7 @@ pub(crate) struct State {
     pub(crate) fetches: ParkedFetches,
     pub(crate) produces: ParkedProduces,
     pub(crate) faults: Rules,
+    pub(crate) throttles: Throttles,
     pub(crate) log: RequestLog,
     pub(crate) network: Network,
     pub(crate) invariants: Invariants,
@@ -137,6 +139,7 @@ impl State {
         let cluster_id = StrBytes::from_string(format!("milena-testkit-{:08x}", rng.u32(..)));
         Self {
             faults: Rules::new(settings.seed),
+            throttles: Throttles::default(),
             settings,
             cluster_id,
             brokers,
@@ -234,7 +237,18 @@ impl State {
         }
         let id = self.next_connection;
         self.next_connection += 1;
-        self.connections.insert(id, Connection { broker, answers, _cut: cut, serving: None, is_copy: false });
+        self.connections.insert(
+            id,
+            Connection {
+                broker,
+                answers,
+                _cut: cut,
+                serving: None,
+                is_copy: false,
+                throttle: None,
+                fetch_was_throttled: false,
+            },
+        );
         self.note(now, format!("b{broker} c{id} connected"));
         Some(id)
     }

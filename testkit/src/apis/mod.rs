@@ -48,6 +48,7 @@ use uuid::Uuid;
 use crate::faults::InjectedError;
 use crate::kafka_version::KafkaVersion;
 use crate::state::State;
+use crate::throttling::Throttled;
 pub(crate) use offset_for_leader_epoch::check_epoch;
 
 /// One request, but for its body.
@@ -136,7 +137,7 @@ pub(crate) trait Names {
 /// One API: how its requests are described and served.
 pub(crate) trait Api: 'static {
     /// The request; its response comes with it.
-    type Request: Request<Response: Encodable> + Decodable + Sync;
+    type Request: Request<Response: Encodable + Throttled> + Decodable + Sync;
     /// The lowest version that is served.
     const MIN: i16 = <Self::Request as Message>::VERSIONS.min;
     /// The highest version that is served.

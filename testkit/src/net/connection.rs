@@ -1,6 +1,6 @@
 //! One connection: reads a request, has it served, writes the answer, and only then reads the next one, as a broker does.
 
-#![expect(clippy::disallowed_methods, reason = "a driver: it waits where a fault limits the bandwidth")]
+#![expect(clippy::disallowed_methods, reason = "a driver: it waits where a fault limits the bandwidth, and for quotas")]
 
 use std::io;
 use std::sync::Arc;
@@ -55,6 +55,7 @@ async fn serve(
             tokio::time::sleep(time_for(frame.len(), rate)).await;
         }
         shared.tell(Event::Frame { connection, frame });
+        let mut mute = Duration::ZERO;
         loop {
             match answers.recv().await {
                 Some(Answer::Frame(answer)) => {
@@ -68,6 +69,7 @@ async fn serve(
                     return Ended::Seen;
                 }
                 Some(Answer::None) => break,
+                Some(Answer::Mute(time)) => mute = time,
                 Some(Answer::Bandwidth(rate)) => bandwidth = Some(rate.max(1)),
                 Some(Answer::Swallow) => {
                     while matches!(stream.read_buf(&mut buf).await, Ok(read) if read > 0) {
@@ -77,6 +79,9 @@ async fn serve(
                 }
                 None => return Ended::Seen,
             }
+        }
+        if !mute.is_zero() {
+            tokio::time::sleep(mute).await;
         }
     }
     Ended::Seen

@@ -204,8 +204,16 @@ impl ParkedFetch {
         named.iter().chain(session.into_iter().flat_map(|session| session.partitions()))
     }
 
+    /// Whether a quota wants that nothing is given now.
+    fn is_throttled(&self, state: &State) -> bool {
+        state.throttle_of(self.pending.connection).is_some()
+    }
+
     /// Whether there is enough, or something wrong: then nobody waits.
     fn is_complete(&self, state: &State) -> bool {
+        if self.is_throttled(state) {
+            return true;
+        }
         let (mut bytes, mut partitions) = (0, 0);
         for wanted in self.wanted(state) {
             partitions += 1;
@@ -226,6 +234,12 @@ impl ParkedFetch {
 
     fn respond(&self, state: &mut State) -> FetchResponse {
         let mut response = FetchResponse::default();
+        if self.is_throttled(state) {
+            if let Context::Incremental { session } = self.context {
+                response.session_id = session;
+            }
+            return response;
+        }
         let mut room = self.max_bytes;
         let mut at_least_one = true;
         let (mut answers, mut epochs) = (Vec::new(), Vec::new());
