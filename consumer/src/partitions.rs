@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use milena_client::{Error, Gauge, TopicPartition};
+use milena_protocol::planted;
 use milena_protocol::records::RawBatch;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -565,7 +566,8 @@ impl Partitions {
     fn queue_to(&mut self, id: SlotId, generation: u32, next_offset: i64, queued: Queued) -> bool {
         let slot = &mut self.slots[id as usize];
         // A batch that holds nothing from the asked offset on comes when another broker's answer was faster.
-        if slot.generation != generation || slot.stand != Stand::Fetching || next_offset <= slot.fetch_offset {
+        let is_stale = slot.generation != generation && !planted::is("stale_fetch_delivered_after_a_seek");
+        if is_stale || slot.stand != Stand::Fetching || next_offset <= slot.fetch_offset {
             return false;
         }
         slot.fetch_offset = next_offset;

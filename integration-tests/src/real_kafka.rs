@@ -56,6 +56,14 @@ async fn process() -> (RealCluster, String) {
     (cluster, servers)
 }
 
+#[cfg(feature = "containers")]
+async fn container() -> (milena_testkit::containers::RunningKafka, String) {
+    let kafka =
+        milena_testkit::containers::Kafka::default().start().await.unwrap_or_else(|problem| panic!("{problem}"));
+    let servers = kafka.bootstrap_servers().to_owned();
+    (kafka, servers)
+}
+
 #[cfg(not(feature = "containers"))]
 async fn container() -> ((), String) {
     panic!(

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use milena_client::{Backoff, Outcome};
-use milena_protocol::ErrorCode;
+use milena_protocol::{ErrorCode, planted};
 use tokio::time::Instant;
 
 /// A producer id and its epoch, on one partition.
@@ -207,7 +207,7 @@ impl<B> Window<B> {
             };
         }
         let Some(first) = self.slots.iter().position(|slot| slot.state != State::Sent) else {
-            let known = self.proven && !(self.slots.is_empty() && self.is_forgotten(now));
+            let known = self.is_proven() && !(self.slots.is_empty() && self.is_forgotten(now));
             return if self.slots.is_empty() || (known && !self.is_full()) { Next::Admit } else { Next::Blocked };
         };
         // Something behind it is still with the broker, who will refuse it: wait for that, or the order is lost.
@@ -217,9 +217,14 @@ impl<B> Window<B> {
         let slot = &self.slots[first];
         match slot.state {
             State::Unstamped => Next::Prepare(slot.number),
-            State::Waiting if first == 0 || (self.proven && first < self.depth) => Next::Send(slot.number),
+            State::Waiting if first == 0 || (self.is_proven() && first < self.depth) => Next::Send(slot.number),
             _ => Next::Blocked,
         }
+    }
+
+    /// Whether the broker is known to know the producer.
+    fn is_proven(&self) -> bool {
+        self.proven || planted::is("pipelining_before_the_first_ack")
     }
 
     fn is_forgotten(&self, now: Instant) -> bool {
@@ -376,6 +381,9 @@ impl<B> Window<B> {
         self.gap = self.idempotent;
         match self.remove(index) {
             Some(slot) => {
+                if planted::is("sequence_not_advanced_after_failure") {
+                    (self.gap, self.next_sequence) = (false, slot.sequence);
+                }
                 let outcome = if refused && !slot.unknown { Outcome::NotWritten } else { Outcome::Unknown };
                 self.settle();
                 Answer::Failed(slot, outcome)
@@ -509,6 +517,9 @@ impl<B> Window<B> {
             if let Some(slot) = self.remove(index) {
                 self.gap = self.idempotent;
                 self.proven = false;
+                if planted::is("sequence_not_advanced_after_failure") {
+                    (self.gap, self.next_sequence) = (false, slot.sequence);
+                }
                 let unknown = slot.unknown || slot.state == State::Sent;
                 taken.push((slot, if unknown { Outcome::Unknown } else { Outcome::NotWritten }));
             }
@@ -544,8 +555,11 @@ impl<B> Window<B> {
         self.gap = false;
         self.proven = false;
         let mut unknown = Vec::new();
+        if planted::is("batches_swapped") {
+            self.slots.make_contiguous().reverse();
+        }
         for mut slot in std::mem::take(&mut self.slots) {
-            if slot.unknown {
+            if slot.unknown && !planted::is("unknown_batch_sent_again_after_a_bump") {
                 unknown.push(slot);
             } else {
                 slot.sequence = self.take_sequence(slot.count);

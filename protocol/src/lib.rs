@@ -18,6 +18,7 @@ mod api_key;
 mod error_code;
 pub mod fetch;
 pub mod frame;
+pub mod planted;
 pub mod produce;
 pub mod records;
 mod request;

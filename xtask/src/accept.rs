@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
+use milena_kafka_process::jars;
+
 use crate::arguments::Arguments;
-use crate::kafka::Wanted;
+use crate::docker::{Docker, ForTestcontainers};
+use crate::kafka::{Wanted, image};
 use crate::steps::Cargo;
 use crate::test::TestKafka;
-use crate::{Result, say, workspace};
+use crate::{Result, planted, say, workspace};
 
 pub(crate) const HELP: &str = "\
 cargo xtask accept [PART]: the long campaigns, one part after the other
@@ -23,6 +26,10 @@ cargo xtask accept [PART]: the long campaigns, one part after the other
            (needs kcat, a JDK from 17 on, and Maven)
   releases every portable suite on in-process clusters that are like Kafka 2.8, 3.9 and 4.3, and what a broker of 3.9.1 answers
   older    transactions on brokers that speak the protocol before KIP-890 (transaction.version=1)
+  planted  the seeded suites against clients with a defect of one line each: which seed finds it
+  containers
+           Kafka in a container, and the portable suites on one. Uses the Docker engine that is there; without one, installs
+           Debian's docker.io (as root or by sudo), starts an engine of its own and stops it again. The image is built here
 
   A part writes docs/acceptance/PART.md when it ends well: what was run, on which commit, and what it printed. Without PART,
   those whose report is of this commit are left out: what was interrupted goes on where it stopped.
@@ -32,6 +39,8 @@ cargo xtask accept [PART]: the long campaigns, one part after the other
 struct Part {
     name: &'static str,
     kafka: Option<Wanted>,
+    /// An engine, with an image of Kafka.
+    containers: bool,
     runs: &'static [Run],
 }
 
@@ -55,12 +64,13 @@ const SUITES: &[&str] = &[
     "transactions",
 ];
 
-fn parts() -> [Part; 6] {
+fn parts() -> [Part; 7] {
     let three = || Wanted { brokers: Some(3), ..Wanted::default() };
     [
         Part {
             name: "frames",
             kafka: None,
+            containers: false,
             // Of each seed eight changed frames, four changed batches and four changed blobs.
             runs: &[
                 Run {
@@ -81,6 +91,7 @@ fn parts() -> [Part; 6] {
         Part {
             name: "seeds",
             kafka: None,
+            containers: false,
             runs: &[
                 Run {
                     environment: &[("MILENA_SEEDS", "0..2000")],
@@ -95,6 +106,7 @@ fn parts() -> [Part; 6] {
         Part {
             name: "storms",
             kafka: Some(three()),
+            containers: false,
             runs: &[Run {
                 environment: &[("MILENA_STORM_ROUNDS", "10")],
                 arguments: &["-p", "milena-integration-tests", "--features", "storms", "--test", "storm_*"],
@@ -103,6 +115,7 @@ fn parts() -> [Part; 6] {
         Part {
             name: "judges",
             kafka: None,
+            containers: false,
             runs: &[Run {
                 environment: &[("MILENA_JUDGE_RECORDS", "100000")],
                 arguments: &["-p", "milena-integration-tests", "--features", "judges", "--test", "judges"],
@@ -111,6 +124,7 @@ fn parts() -> [Part; 6] {
         Part {
             name: "releases",
             kafka: Some(Wanted { brokers: Some(1), version: Some("3.9.1".to_owned()), ..Wanted::default() }),
+            containers: false,
             runs: &[
                 Run { environment: &[], arguments: &["-p", "milena-testkit", "--test", "portable", "older_"] },
                 Run { environment: &[("MILENA_RELEASE", "2.8")], arguments: SUITES },
@@ -121,9 +135,41 @@ fn parts() -> [Part; 6] {
         Part {
             name: "older",
             kafka: Some(Wanted { features: vec!["transaction.version=1".to_owned()], ..three() }),
+            containers: false,
             runs: &[
                 Run { environment: &[], arguments: &["-p", "milena-integration-tests", "--test", "transactions"] },
                 Run { environment: &[], arguments: &["-p", "milena-testkit", "--test", "portable_transactions"] },
+            ],
+        },
+        Part {
+            name: "containers",
+            kafka: None,
+            containers: true,
+            // testcontainers brings some 170 crates, so nothing else builds, or lints, this feature.
+            runs: &[
+                Run {
+                    environment: &[],
+                    arguments: &["-p", "milena-integration-tests", "--features", "containers", "--test", "containers"],
+                },
+                Run {
+                    environment: &[("MILENA_KAFKA", "container")],
+                    arguments: &[
+                        "-p",
+                        "milena-integration-tests",
+                        "--features",
+                        "containers",
+                        "--test",
+                        "client",
+                        "--test",
+                        "produce",
+                        "--test",
+                        "consume",
+                        "--test",
+                        "transactions",
+                        "--test",
+                        "faults",
+                    ],
+                },
             ],
         },
     ]
@@ -137,38 +183,73 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     let only = arguments.next_word();
     arguments.no_more(HELP)?;
     let commit = commit()?;
+    if only.as_deref() == Some(PLANTED) {
+        return planted(&commit);
+    }
     let mut parts: Vec<Part> = parts().into();
     match &only {
         Some(name) => parts.retain(|part| part.name == name),
-        None => parts.retain(|part| {
-            let is_done = fs::read_to_string(part.report()).is_ok_and(|report| report.contains(&commit));
-            if is_done {
-                say(&format!("{}: its report is of this commit", part.name));
-            }
-            !is_done
-        }),
+        None => parts.retain(|part| !is_done(part.name, &commit)),
     }
     if let (true, Some(name)) = (parts.is_empty(), &only) {
-        return Err(format!("there is no part {name}: frames, seeds, storms, judges, releases or older"));
+        return Err(format!(
+            "there is no part {name}: frames, seeds, storms, judges, releases, older, containers or planted"
+        ));
     }
     for part in parts {
         part.run(&commit)?;
     }
+    if only.is_none() && !is_done(PLANTED, &commit) {
+        planted(&commit)?;
+    }
+    Ok(())
+}
+
+/// The part that runs suites which are to fail.
+const PLANTED: &str = "planted";
+
+fn planted(commit: &str) -> Result<()> {
+    let began = Instant::now();
+    let table = planted::run()?;
+    let took = began.elapsed().as_secs_f64();
+    write_report(PLANTED, commit, &format!("\nSeeds 0..300 of each suite; {took:.0} s.\n\n{table}"))
+}
+
+fn report(part: &str) -> PathBuf {
+    workspace::root().join("docs/acceptance").join(format!("{part}.md"))
+}
+
+/// Whether the part's report is of this commit.
+fn is_done(part: &str, commit: &str) -> bool {
+    let is_done = fs::read_to_string(report(part)).is_ok_and(|report| report.contains(commit));
+    if is_done {
+        say(&format!("{part}: its report is of this commit"));
+    }
+    is_done
+}
+
+fn write_report(part: &str, commit: &str, text: &str) -> Result<()> {
+    let path = report(part);
+    let text = format!("# Acceptance: {part}\n\nCommit {commit}. Written by `cargo xtask accept`.\n{text}");
+    let write = || {
+        fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        fs::write(&path, &text)
+    };
+    write().map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+    say(&format!("{part}: done; docs/acceptance/{part}.md"));
     Ok(())
 }
 
 impl Part {
-    fn report(&self) -> PathBuf {
-        workspace::root().join("docs/acceptance").join(format!("{}.md", self.name))
-    }
-
     fn run(&self, commit: &str) -> Result<()> {
         say(&format!("{} …", self.name));
         let kafka = self.kafka.as_ref().map(TestKafka::start_as).transpose()?;
-        let mut report = format!("# Acceptance: {}\n\nCommit {commit}. Written by `cargo xtask accept`.\n", self.name);
+        let engine = if self.containers { Some(Engine::start()?) } else { None };
+        let mut report = String::new();
         for run in self.runs {
             let began = Instant::now();
-            let told = run.run(kafka.as_ref())?;
+            let services = kafka.iter().flat_map(TestKafka::environment);
+            let told = run.run(services.chain(engine.iter().flat_map(Engine::environment)))?;
             let settings: String = run.environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
             // Writing to a string cannot fail.
             let _ = write!(
@@ -178,22 +259,37 @@ impl Part {
                 began.elapsed().as_secs_f64()
             );
         }
-        let path = self.report();
-        let write = || {
-            fs::create_dir_all(path.parent().unwrap_or(&path))?;
-            fs::write(&path, &report)
-        };
-        write().map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
-        say(&format!("{}: done; docs/acceptance/{}.md", self.name, self.name));
-        Ok(())
+        write_report(self.name, commit, &report)
+    }
+}
+
+/// A Docker engine that has an image of Kafka.
+struct Engine {
+    // Fields are dropped in this order: first the relay, then what it leads to.
+    reached: ForTestcontainers,
+    image: String,
+    _docker: Docker,
+}
+
+impl Engine {
+    fn start() -> Result<Self> {
+        let cargo = Cargo { locked: false };
+        let lint = ["clippy", "-p", "milena-testkit", "-p", "milena-integration-tests", "--all-targets", "--features"];
+        cargo.run(lint.into_iter().chain(["milena-integration-tests/containers", "--", "-D", "warnings"]), &[])?;
+        let docker = Docker::here_or_installed()?;
+        let image = image::build(&docker, jars::DEFAULT_VERSION, false)?;
+        Ok(Self { reached: docker.for_testcontainers()?, image, _docker: docker })
+    }
+
+    fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        [("MILENA_KAFKA_IMAGE", self.image.as_str())].into_iter().chain(self.reached.environment())
     }
 }
 
 impl Run {
     /// What the tests print.
-    fn run(&self, kafka: Option<&TestKafka>) -> Result<String> {
-        let environment: Vec<_> =
-            self.environment.iter().copied().chain(kafka.into_iter().flat_map(TestKafka::environment)).collect();
+    fn run<'a>(&'a self, services: impl Iterator<Item = (&'a str, &'a str)>) -> Result<String> {
+        let environment: Vec<_> = self.environment.iter().copied().chain(services).collect();
         let arguments = ["test"].iter().chain(self.arguments).chain(&["--", "--nocapture", "--test-threads=1"]);
         let mut told = String::new();
         Cargo { locked: false }.lines(arguments.copied(), &environment, |line| {

@@ -21,6 +21,10 @@ cargo xtask bench: milena side by side with its peers
                        done: the machine's ceiling for a word count. Besides, needs a JDK from 17 on, and Maven.
                          --records N   words in each run (default 2000000)
                          --rounds N    (default 5)
+  testkit [ARGUMENTS…] the test kit's brokers: their start, and records per second of their CPU, produced and fetched; half a
+                       minute after a build of one. Needs no C compiler.
+                         --records N   in each round (default 2000000)
+                         --rounds N    (default 5)
   codec [ARGUMENTS…]   the record batch codec beside that of the kafka-protocol crate; arguments go to criterion
 ";
 
@@ -33,6 +37,7 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     match chore.as_deref() {
         Some("spine") => spine(arguments),
         Some("repartition") => repartition(arguments),
+        Some("testkit") => succeed(cargo(&["run", "--release", "--package", "kit"]).arg("--").args(arguments.rest())),
         Some("codec") => codec(arguments),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");

@@ -3,6 +3,8 @@
 //! How brokers are formatted, started and killed is in `testkit/kafka-process/`, which the test kit uses, too. Here is what outlives
 //! one run of this program: what is running is written to `target/kafka/run/cluster`, so that `up`, `down` and `status` agree about it.
 
+pub(crate) mod image;
+
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use milena_kafka_process as process;
 use process::{Node, Ports, Shape, TOOL_LOG4J, broker_port, jars, need_java, probe};
 
 use crate::arguments::Arguments;
+use crate::docker::Docker;
 use crate::{Result, say, told, workspace};
 
 pub(crate) const HELP: &str = "\
@@ -33,6 +36,8 @@ cargo xtask kafka: a real Apache Kafka cluster on this machine
           stop broker N where it is (SIGSTOP), its connections open; let it go on (SIGCONT)
   move    kill all brokers (kill -9) and start them again, with their data, on other ports; the last line is bootstrap.servers=…
             --port BASE         first broker port (default: the next free block of ports)
+  image   build a container image of it with the environment of the official apache/kafka image: milena-kafka:VERSION
+            --version VERSION   release (default: 4.3.0)
   run CLASS [ARGUMENTS…]
           run a Java class from Kafka's class path, for example
             cargo xtask kafka run org.apache.kafka.tools.TopicCommand --bootstrap-server 127.0.0.1:9092 --list
@@ -102,6 +107,17 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
             }
             let cluster = move_away(port)?;
             println!("bootstrap.servers={}", cluster.bootstrap_servers());
+            Ok(())
+        }
+        Some("image") => {
+            let mut version = jars::DEFAULT_VERSION.to_owned();
+            while let Some(flag) = arguments.next_word() {
+                match flag.as_str() {
+                    "--version" => version = arguments.value_of(&flag)?,
+                    _ => return Err(arguments.unknown(&flag, HELP)),
+                }
+            }
+            println!("{}", image::build(&Docker::that_is_here()?, &version, true)?);
             Ok(())
         }
         Some("run") => run_tool(arguments),

@@ -2,7 +2,7 @@
 //! chores that use it must build in seconds.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 /// What a broker says about its cluster: the ids of the brokers that it would send clients to.
@@ -16,8 +16,14 @@ pub struct ClusterView {
 
 /// Asks the broker on that port of this machine; `None` when there is no complete answer within a second.
 pub fn ask(port: u16) -> Option<ClusterView> {
+    ask_at("127.0.0.1", port)
+}
+
+/// Asks the broker on that port of another machine.
+pub fn ask_at(host: &str, port: u16) -> Option<ClusterView> {
     let limit = Duration::from_secs(1);
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), limit).ok()?;
+    let address = (host, port).to_socket_addrs().ok()?.next()?;
+    let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
     stream.set_read_timeout(Some(limit)).ok()?;
     stream.set_write_timeout(Some(limit)).ok()?;
     stream.write_all(&request()).ok()?;

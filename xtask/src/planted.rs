@@ -1,0 +1,210 @@
+//! `cargo xtask accept planted`: the seeded suites, unchanged, against clients with a defect of one line each. A suite that cannot fail
+//! proves nothing; here it must find the defect within its seeds, and say which invariant was broken, by which seed.
+//!
+//! All defects are in one build, behind `--cfg planted`, and the variable `MILENA_PLANTED` chooses the one that acts
+//! (`protocol/src/planted.rs`): one build of two minutes and not one for each.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::{Result, say, workspace};
+
+/// Seeds of each suite.
+const SEEDS: &str = "0..300";
+
+/// A defect may make a suite wait for ever.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The seeded suites, of the producer and of the whole.
+const SUITES: [&str; 3] = ["storm", "storm_transactions", "determinism"];
+
+/// A line that is wrong on purpose.
+struct Defect {
+    /// Its name in the sources.
+    name: &'static str,
+    /// Why no suite is expected to find it yet.
+    not_found_because: Option<&'static str>,
+}
+
+const fn found(name: &'static str) -> Defect {
+    Defect { name, not_found_because: None }
+}
+
+const fn not_found(name: &'static str, because: &'static str) -> Defect {
+    Defect { name, not_found_because: Some(because) }
+}
+
+const DEFECTS: [Defect; 8] = [
+    found("sequence_not_advanced_after_failure"),
+    found("unknown_batch_sent_again_after_a_bump"),
+    found("batches_swapped"),
+    found("pipelining_before_the_first_ack"),
+    found("aborted_list_ignored"),
+    not_found("stale_fetch_delivered_after_a_seek", "no seeded suite seeks"),
+    not_found("cut_batch_delivered", "no seeded suite fetches with limits that cut a batch"),
+    not_found("position_not_moved_over_control_records", "no seeded suite asks for positions behind markers"),
+];
+
+/// How a suite fails.
+struct Failure {
+    seed: String,
+    invariant: String,
+}
+
+/// Runs everything and returns the report's table.
+pub(crate) fn run() -> Result<String> {
+    say("building the suites with the defects in them");
+    for suite in SUITES {
+        cargo(suite, None, &["--no-run"], &mut |command| crate::steps::succeed(command))?;
+    }
+    let mut table = String::from("| defect | found by | seed | what it said |\n|---|---|---|---|\n");
+    let mut problems = Vec::new();
+    for suite in SUITES {
+        // What finds a defect must find nothing without one.
+        if let Some(failure) = fails(suite, None)? {
+            problems.push(format!("{} fails without a defect: {}", suite, failure.invariant));
+        }
+    }
+    for defect in &DEFECTS {
+        let mut finders = 0;
+        for suite in SUITES {
+            let began = Instant::now();
+            let Some(Failure { seed, invariant }) = fails(suite, Some(defect.name))? else { continue };
+            finders += 1;
+            say(&format!(
+                "{}: {} after {:.0} s, seed {seed}: {invariant}",
+                defect.name,
+                suite,
+                began.elapsed().as_secs_f64()
+            ));
+            // Writing to a string cannot fail.
+            let _ = writeln!(table, "| {} | {} | {seed} | {} |", defect.name, suite, invariant.replace('|', "\\|"));
+        }
+        match (defect.not_found_because, finders) {
+            (None, 0) => problems.push(format!("{} is found by no suite within seeds {SEEDS}", defect.name)),
+            (Some(because), 0) => {
+                say(&format!("{}: not found ({because})", defect.name));
+                let _ = writeln!(table, "| {} | nobody: {because} | | |", defect.name);
+            }
+            (Some(_), _) => problems.push(format!("{} is found now: take its reason out of the list", defect.name)),
+            (None, _) => {}
+        }
+    }
+    if problems.is_empty() { Ok(table) } else { Err(format!("{table}\n{}", problems.join("\n"))) }
+}
+
+/// How the suite fails with this defect; `None` when it passes.
+fn fails(suite: &str, defect: Option<&str>) -> Result<Option<Failure>> {
+    let log = workspace::target_dir().join("planted").join(format!("{}.log", defect.unwrap_or("none")));
+    let mut ended = None;
+    cargo(suite, defect, &["--", "--nocapture", "--test-threads=1"], &mut |command| {
+        let file = File::create(&log).map_err(|e| format!("cannot create {}: {e}", log.display()))?;
+        let errors = file.try_clone().map_err(|e| format!("cannot share {}: {e}", log.display()))?;
+        let mut child = command
+            .stdout(file)
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+            .map_err(|e| format!("cannot run cargo: {e}"))?;
+        let until = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = child.try_wait().map_err(|e| format!("cannot wait for cargo: {e}"))? {
+                ended = Some(status.success());
+                return Ok(());
+            }
+            if Instant::now() > until {
+                let group = format!("-{}", child.id());
+                let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+                let _ = child.wait();
+                return Ok(());
+            }
+            sleep(Duration::from_millis(50));
+        }
+    })?;
+    match ended {
+        Some(true) => Ok(None),
+        Some(false) => Ok(Some(read(&log))),
+        None => {
+            let seed = read(&log).seed;
+            Ok(Some(Failure { seed, invariant: format!("does not end within {} s", LIMIT.as_secs()) }))
+        }
+    }
+}
+
+/// Calls cargo for a suite, in a target folder of its own: with other flags everything is built anew.
+fn cargo(
+    suite: &str,
+    defect: Option<&str>,
+    more: &[&str],
+    run: &mut dyn FnMut(&mut Command) -> Result<()>,
+) -> Result<()> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        // Both packages in every call, or what they share would be built once for each.
+        .args(["test", "--quiet", "-p", "milena-producer", "-p", "milena-integration-tests", "--test", suite])
+        .args(more)
+        .env("RUSTFLAGS", "--cfg planted")
+        .env("CARGO_TARGET_DIR", workspace::target_dir().join("planted"))
+        .env("MILENA_SEEDS", SEEDS)
+        .current_dir(workspace::root())
+        .stdin(Stdio::null());
+    if let Some(defect) = defect {
+        command.env("MILENA_PLANTED", defect);
+    }
+    run(&mut command)
+}
+
+/// What a failed suite printed: the first panic, and the seed that it names or that was announced before it.
+fn read(log: &Path) -> Failure {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut announced = String::from("?");
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(seed) = seed_of(line).filter(|_| line.starts_with("seed ")) {
+            announced = seed;
+        }
+        if line.contains("panicked at") {
+            let message: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("note: ")).take(3).collect();
+            let mut invariant = message.join(" ");
+            let seed = seed_of(&invariant).unwrap_or_else(|| announced.clone());
+            if let Some((at, _)) = invariant.char_indices().nth(200) {
+                invariant.truncate(at);
+                invariant.push('…');
+            }
+            return Failure { seed, invariant };
+        }
+    }
+    Failure { seed: announced, invariant: text.lines().last().unwrap_or("it said nothing").to_owned() }
+}
+
+/// The number behind the first “seed ”.
+fn seed_of(text: &str) -> Option<String> {
+    text.match_indices("seed ").find_map(|(at, word)| {
+        let rest = &text[at + word.len()..];
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        (!digits.is_empty()).then_some(digits)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_panic_and_its_seed_are_read() {
+        let log = std::env::temp_dir().join(format!("milena-planted-{}", std::process::id()));
+        let printed = "seed 3: MILENA_SEEDS=3 cargo test\nseed 4: MILENA_SEEDS=4 cargo test\n\nthread 'x' panicked at storm.rs:1:2:\nrecords are out of order\nnote: run with\n";
+        fs::write(&log, printed).unwrap();
+        let failure = read(&log);
+        assert_eq!((failure.seed.as_str(), failure.invariant.as_str()), ("4", "records are out of order"));
+        fs::write(&log, "thread 'x' panicked at a.rs:\nseed 17: 5 is there 0 times\n").unwrap();
+        assert_eq!(read(&log).seed, "17");
+        fs::remove_file(&log).unwrap();
+    }
+}
