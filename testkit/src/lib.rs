@@ -125,6 +125,10 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The kit starts it, too: as processes that belong to a test (feature `process`: `RealCluster`, with `kill`, `freeze` and `restart`
+//! by broker id), or in a container (feature `containers`: `containers::Kafka`, for the official `apache/kafka` image and others that
+//! take its environment).
+//!
 //! # The journey of a request
 //!
 //! 1. Bytes arrive over TCP (`net/tcp.rs`) or through a pipe inside the process (`net/memory.rs`). The task of the connection
