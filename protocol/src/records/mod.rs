@@ -51,6 +51,7 @@ mod error;
 mod gzip;
 #[cfg(feature = "lz4")]
 mod lz4;
+mod prefetch;
 mod raw;
 mod reader;
 mod scratch;

@@ -64,6 +64,58 @@ pub(crate) fn put64(out: &mut [u8], at: &mut usize, value: i64) {
     *at += 1;
 }
 
+/// The zig-zag form of a length; null is -1.
+#[inline]
+pub(crate) fn zigzag_length(bytes: Option<&[u8]>) -> u64 {
+    bytes.map_or(1, |bytes| bytes.len() as u64 * 2)
+}
+
+/// Short varints that are put together in a register and written at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Word {
+    bits: u64,
+    len: usize,
+}
+
+impl Word {
+    pub(crate) const EMPTY: Self = Self { bits: 0, len: 0 };
+    /// A number whose zig-zag form is below this takes one byte or two.
+    pub(crate) const LIMIT: u64 = 1 << 14;
+    /// As many bytes are written, however few of them count.
+    pub(crate) const BYTES: usize = 8;
+
+    /// Adds a number in its zig-zag form, below [`LIMIT`](Self::LIMIT).
+    #[inline(always)]
+    pub(crate) const fn with(self, zigzag: u64) -> Self {
+        if zigzag < 0x80 {
+            self.and(Self { bits: zigzag, len: 1 })
+        } else {
+            self.and(Self { bits: (zigzag & 0x7f) | 0x80 | (zigzag >> 7) << 8, len: 2 })
+        }
+    }
+
+    /// Adds what was put together before; both have eight bytes at most.
+    #[inline(always)]
+    pub(crate) const fn and(self, next: Self) -> Self {
+        Self { bits: self.bits | next.bits << (8 * self.len), len: self.len + next.len }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn len(self) -> usize {
+        self.len
+    }
+
+    /// Writes it at `*at`, which moves behind it; up to eight bytes are written over.
+    ///
+    /// # Panics
+    /// If `out` has no eight bytes left.
+    #[inline(always)]
+    pub(crate) fn put(self, out: &mut [u8], at: &mut usize) {
+        out[*at..*at + Self::BYTES].copy_from_slice(&self.bits.to_le_bytes());
+        *at += self.len;
+    }
+}
+
 /// Reads a signed 32-bit varint at `*at`, which moves behind it; `None` if the bytes end first or the number has more than 32 bits.
 #[inline(always)]
 pub(crate) fn get32(bytes: &[u8], at: &mut usize) -> Option<i32> {
