@@ -153,6 +153,16 @@ impl Core {
     /// the answer comes, because records are buffered for its partitions.
     pub(crate) fn rebootstrap(&self) {
         tracing::warn!("the brokers known so far do not answer: starting again from the bootstrap servers");
+        self.let_go();
+    }
+
+    /// The bootstrap servers have answered, and the picture is theirs. What was connected meanwhile may still lead to an address of the
+    /// picture before.
+    pub(crate) fn rebootstrapped(&self) {
+        self.let_go();
+    }
+
+    fn let_go(&self) {
         self.establish.generations.next();
         self.pool.give_up();
         self.coordinators.forget_all();

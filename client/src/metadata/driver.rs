@@ -35,6 +35,9 @@ pub(crate) async fn run(core: Arc<Core>, link: Link) {
                 match result {
                     Ok(response) => {
                         let changed = core.on_metadata(&response);
+                        if starts_again {
+                            core.rebootstrapped();
+                        }
                         // A question about a topic that is not there yet has not been settled, though the picture may have changed.
                         let settled = response.topics.iter().all(|topic| topic.error_code == 0);
                         core.machine().on_answer(now, changed && settled, &mut rng);

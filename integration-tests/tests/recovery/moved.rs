@@ -138,8 +138,35 @@ async fn a_broker_that_asks_for_a_new_start_gets_one() {
 
     start_again(&cluster, &client).await;
     assert_eq!(forwarder.connections(), asked + 1, "the bootstrap address was looked up and connected to anew");
-    assert_eq!(client.sockets(), 1, "no other connection is kept");
+    assert_eq!(client.sockets(), 0, "no connection is kept");
     client.admin().list_offsets(&ends()).await.unwrap();
+    client.close().await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_connected_before_the_bootstrap_servers_have_answered_is_let_go() {
+    let cluster = Cluster::builder().brokers(3).topic(TOPIC, PARTITIONS).start_in_memory().unwrap();
+    let forwarder = Forwarder::new();
+    let client = forwarder.client(&cluster).connect().await.unwrap();
+    let producer = client.producer().build().await.unwrap();
+    let record = Record::to(TOPIC).partition(0).value("v");
+    producer.send(&record).await.unwrap().await.unwrap();
+
+    let told = Reaction::Error(ErrorCode::REBOOTSTRAP_REQUIRED);
+    let required = cluster.faults().when(Api::Metadata).then(told);
+    let slow = cluster.faults().when(Api::Metadata).nth(2).then(Reaction::Delay(SECOND * 3));
+    client.refresh_metadata(RefreshReason::Asked);
+    sleep(SECOND * 2).await;
+    assert_eq!([&required, &slow].map(Fault::fired), [1, 1]);
+    // Only the old picture says where the leader is.
+    producer.send(&record).await.unwrap().await.unwrap();
+    let connected = || (1..=3).map(|broker| cluster.connections(broker)).sum::<usize>();
+    assert_eq!(connected(), 2, "the forwarder's and the producer's");
+    sleep(SECOND * 2).await;
+    assert_eq!(connected(), 0);
+    producer.send(&record).await.unwrap().await.unwrap();
+    drop(producer);
     client.close().await;
     cluster.shutdown().await;
 }
