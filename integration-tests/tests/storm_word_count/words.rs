@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use milena::{Client, IsolationLevel, PartitionConsumer, StartAt};
+use milena::{Client, IsolationLevel, OffsetSpec, PartitionConsumer, StartAt, TopicPartition};
 use milena_integration_tests::{java_tool, unique};
 use tokio::time::Instant;
 
@@ -118,6 +118,29 @@ impl Application<'_> {
             assert!(sent.success());
             let ended = instance.0.wait().unwrap();
             assert!(ended.success(), "an instance that is asked to stop: {ended}; see {}", self.log.display());
+        }
+    }
+
+    /// Waits until so many per cent of the words are in the repartition topic, each a record: split from their lines, and most of them
+    /// counted.
+    pub(crate) async fn until_split(&self, percent: u64) {
+        let enough = self.words.expected.values().sum::<i64>() * percent as i64 / 100;
+        let admin = self.words.client.admin();
+        let topic = format!("{}-word-counts-repartition", self.id);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            // The instances create the topic when they start.
+            let count = admin.describe_topic(&topic).await.map_or(0, |topic| topic.partitions.len() as i32);
+            let ends = (0..count).map(|partition| (TopicPartition::new(topic.as_str(), partition), OffsetSpec::Latest));
+            let split: i64 = match admin.list_offsets(&ends.collect::<Vec<_>>()).await {
+                Ok(ends) => ends.into_values().flatten().sum(),
+                Err(_) => 0,
+            };
+            if split >= enough {
+                return;
+            }
+            assert!(Instant::now() < until, "{split} words are split after {PATIENCE:?}; see {}", self.log.display());
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
