@@ -22,6 +22,10 @@ const MODULES: &str = "java.base,java.logging,java.management,java.naming,java.s
 /// What the shell needs beside itself: Kafka's folders are made by it, and a container is looked into with the rest.
 const PROGRAMS: [&str; 4] = ["/bin/sh", "/bin/mkdir", "/bin/cat", "/bin/ls"];
 
+/// Libraries that `ldd` does not name: the codecs in Kafka's jars are linked with them, or libc loads them by itself.
+const LOADED_LATER: [&str; 6] =
+    ["libpthread.so.0", "libdl.so.2", "libm.so.6", "librt.so.1", "libnss_files.so.2", "libresolv.so.2"];
+
 /// Where the official image has it, too.
 const RUN: &str = "/etc/kafka/docker/run";
 
@@ -113,6 +117,12 @@ fn fill(root: &Path, libs: &Path) -> Result<()> {
             linked.append(&mut shared_libraries(&file)?);
         }
     }
+    let besides: Vec<PathBuf> = linked
+        .iter()
+        .filter_map(|library| library.parent())
+        .flat_map(|dir| LOADED_LATER.map(|name| dir.join(name)))
+        .collect();
+    linked.extend(besides.into_iter().filter(|library| library.is_file()));
     for library in &linked {
         copy(library, &root.join(library.strip_prefix("/").unwrap_or(library)))?;
     }
