@@ -13,7 +13,7 @@ use crate::docker::{Docker, ForTestcontainers};
 use crate::kafka::{Wanted, image};
 use crate::steps::Cargo;
 use crate::test::TestKafka;
-use crate::{Result, planted, say, workspace};
+use crate::{Result, missing, planted, say, workspace};
 
 pub(crate) const HELP: &str = "\
 cargo xtask accept [PART]: the long campaigns, one part after the other
@@ -22,8 +22,8 @@ cargo xtask accept [PART]: the long campaigns, one part after the other
            members, 1,000,000 changed requests to the in-process cluster, under a counting allocator
   seeds    2,000 seeds of every seeded suite of the producer, 1,000 of the histories that two processes compare
   storms   ten kills of every storm, on three real brokers (needs a JDK from 17 on, and Maven)
-  judges   100,000 records of every codec written and read by kcat, and Java's tools, against the in-process cluster
-           (needs kcat, a JDK from 17 on, and Maven)
+  judges   100,000 records of every codec written and read by kcat, librdkafka and krafka, and Java's tools, against the
+           in-process cluster (needs kcat, a JDK from 17 on, Maven, a C compiler and make)
   releases every portable suite on in-process clusters that are like Kafka 2.8, 3.9 and 4.3, and what a broker of 3.9.1 answers
   older    transactions on brokers that speak the protocol before KIP-890 (transaction.version=1)
   planted  the seeded suites against clients with a defect of one line each: which seed finds it
@@ -44,7 +44,7 @@ struct Part {
     runs: &'static [Run],
 }
 
-/// One call of cargo.
+/// One call of cargo: tests, or a program if its first word is `run`.
 struct Run {
     environment: &'static [(&'static str, &'static str)],
     arguments: &'static [&'static str],
@@ -116,10 +116,26 @@ fn parts() -> [Part; 7] {
             name: "judges",
             kafka: None,
             containers: false,
-            runs: &[Run {
-                environment: &[("MILENA_JUDGE_RECORDS", "100000")],
-                arguments: &["-p", "milena-integration-tests", "--features", "judges", "--test", "judges"],
-            }],
+            runs: &[
+                Run {
+                    environment: &[("MILENA_JUDGE_RECORDS", "100000")],
+                    arguments: &["-p", "milena-integration-tests", "--features", "judges", "--test", "judges"],
+                },
+                Run {
+                    environment: &[],
+                    arguments: &[
+                        "run",
+                        "--manifest-path",
+                        "bench/Cargo.toml",
+                        "--target-dir",
+                        "target/bench",
+                        "-p",
+                        "judges",
+                        "--",
+                        "100000",
+                    ],
+                },
+            ],
         },
         Part {
             name: "releases",
@@ -243,6 +259,10 @@ fn write_report(part: &str, commit: &str, text: &str) -> Result<()> {
 impl Part {
     fn run(&self, commit: &str) -> Result<()> {
         say(&format!("{} …", self.name));
+        if self.name == "judges" {
+            missing::need_kcat()?;
+            missing::need_c_compiler()?;
+        }
         let kafka = self.kafka.as_ref().map(TestKafka::start_as).transpose()?;
         let engine = if self.containers { Some(Engine::start()?) } else { None };
         let mut report = String::new();
@@ -254,8 +274,8 @@ impl Part {
             // Writing to a string cannot fail.
             let _ = write!(
                 report,
-                "\n## `{settings}cargo test {}`\n\n{:.0} s.\n\n```text\n{told}```\n",
-                run.arguments.join(" "),
+                "\n## `{settings}cargo {}`\n\n{:.0} s.\n\n```text\n{told}```\n",
+                run.command().join(" "),
                 began.elapsed().as_secs_f64()
             );
         }
@@ -287,12 +307,20 @@ impl Engine {
 }
 
 impl Run {
+    /// The words behind `cargo`.
+    fn command(&self) -> Vec<&'static str> {
+        match self.arguments {
+            ["run", ..] => self.arguments.to_vec(),
+            tests => [&["test"], tests, &["--", "--nocapture", "--test-threads=1"]].concat(),
+        }
+    }
+
     /// What the tests print.
     fn run<'a>(&'a self, services: impl Iterator<Item = (&'a str, &'a str)>) -> Result<String> {
         let environment: Vec<_> = self.environment.iter().copied().chain(services).collect();
-        let arguments = ["test"].iter().chain(self.arguments).chain(&["--", "--nocapture", "--test-threads=1"]);
+        let arguments = self.command();
         let mut told = String::new();
-        Cargo { locked: false }.lines(arguments.copied(), &environment, |line| {
+        Cargo { locked: false }.lines(arguments, &environment, |line| {
             // A seed that went well has nothing to tell but how to run it again.
             if !line.is_empty() && !line.starts_with("seed ") {
                 told.push_str(line);
