@@ -3,7 +3,8 @@
 //! - The last five batches of a producer are remembered; a repeat of one of them succeeds and gets its original offset.
 //! - A producer id the partition does not know may start at *any* sequence; a new epoch must start at 0.
 //! - An older repeat, a gap or a step back is `OUT_OF_ORDER_SEQUENCE_NUMBER`; an older epoch is `INVALID_PRODUCER_EPOCH`.
-//!   (Kafka 4.x never answers `DUPLICATE_SEQUENCE_NUMBER` or `UNKNOWN_PRODUCER_ID`.)
+//!   (Neither 2.8.2 nor a later release answers `DUPLICATE_SEQUENCE_NUMBER` or `UNKNOWN_PRODUCER_ID`: no class of its broker names them.
+//!   A fault can, for clients that must understand brokers before 2.5.)
 //! - A transaction marker moves the producer to the marker's epoch. If that is a new one (transaction.version 2), the sequences begin
 //!   at 0 again; in the same one they go on.
 //! - While a transaction is being admitted here by its coordinator, no batch may come before the one with the lowest sequence that has
