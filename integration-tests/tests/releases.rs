@@ -127,7 +127,7 @@ async fn topics_are_made_asked_about_shortened_and_deleted() {
         admin.delete_records(&[(tp.clone(), 2)]).await.unwrap();
         let asked = [(tp.clone(), OffsetSpec::Earliest)];
         let ends = admin.list_offsets(&asked).await.unwrap();
-        assert_eq!(ends.into_iter().map(|(_, end)| end.unwrap()).collect::<Vec<_>>(), [2], "{release:?}");
+        assert_eq!(ends.into_values().map(|end| end.unwrap()).collect::<Vec<_>>(), [2], "{release:?}");
         producer.close(SECOND).await.unwrap();
         admin.delete_topics(&["new"]).await.unwrap().remove(0).unwrap();
         assert!(cluster.partitions("new").is_none());

@@ -52,7 +52,8 @@ pub(crate) fn record(n: usize) -> (String, String) {
 pub(crate) fn check(cluster: &Cluster, topic: &str, records: usize, is_packed: bool) {
     let mut values: Vec<String> = stored(cluster, topic).into_iter().map(|(.., value)| value).collect();
     let mut sent: Vec<String> = (0..records).map(|n| record(n).1).collect();
-    (values.sort(), sent.sort());
+    values.sort();
+    sent.sort();
     assert_eq!(values.len(), sent.len(), "{topic}");
     assert!(values == sent, "{topic}: other values than were sent");
     let bytes: u64 = (0..PARTITIONS).map(|partition| cluster.partition_info(topic, partition).bytes).sum();

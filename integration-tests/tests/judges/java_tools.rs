@@ -126,7 +126,8 @@ async fn java_tools_look_into_groups_and_configurations() {
     let mut read: Vec<&str> = read.lines().collect();
     let sent = lines();
     let mut sent: Vec<&str> = sent.lines().collect();
-    (read.sort_unstable(), sent.sort_unstable());
+    read.sort_unstable();
+    sent.sort_unstable();
     assert_eq!(read, sent);
 
     let groups = "consumer.group.ConsumerGroupCommand";
