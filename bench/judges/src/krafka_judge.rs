@@ -30,7 +30,7 @@ pub(crate) async fn judge(cluster: &Cluster, records: usize) {
             acks.push(producer.enqueue(Record::new(codec, value).key(key)).await.expect("room"));
         }
         for ack in acks {
-            ack.await.expect("a delivery");
+            drop(ack.await.expect("a delivery"));
         }
         producer.close().await.expect("an end");
         check(cluster, codec, records, codec != "none");
@@ -42,7 +42,7 @@ pub(crate) async fn judge(cluster: &Cluster, records: usize) {
         producer.begin().expect("nothing is open");
         for n in if n % 2 == 0 { n * 50..(n + 2) * 50 } else { 0..100 } {
             let (key, value) = record(n);
-            producer.send(Record::new("transactions", value).key(key)).await.expect("a delivery");
+            drop(producer.send(Record::new("transactions", value).key(key)).await.expect("a delivery"));
         }
         if n % 2 == 0 {
             producer.commit().await.expect("a commit");
