@@ -35,7 +35,7 @@ async fn api_versions_lists_what_is_registered_and_falls_back() {
     let response = raw.call(4, versions_request()).await;
     assert_eq!(response.error_code, 0);
     let produce = response.api_keys.iter().find(|api| api.api_key == 0).unwrap();
-    assert_eq!((produce.min_version, produce.max_version), (3, 13));
+    assert_eq!((produce.min_version, produce.max_version), (0, 13));
     assert_eq!(response.finalized_features[0].max_version_level, 2);
     // A version from the future is answered in version 0.
     raw.stream.write_all(b"\0\0\0\x11\0\x12\0\x63\0\0\0\x02\0\0\0\0\0\0\0\0\0").await.unwrap();
