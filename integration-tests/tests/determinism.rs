@@ -184,7 +184,7 @@ async fn read_committed(cluster: &Cluster, seed: u64, told: &Told) {
 }
 
 fn seeds() -> Range<u64> {
-    milena_testkit::seeds(0..100)
+    milena_testkit::seeds(0..300)
 }
 
 #[test]

@@ -110,7 +110,7 @@ async fn a_revocation_waits_for_no_commit_interval() {
 
 #[tokio::test(start_paused = true)]
 async fn a_killed_instance_loses_nothing() {
-    for seed in milena_testkit::seeds(0..8) {
+    for seed in milena_testkit::seeds(0..100) {
         println!("seed {seed}: MILENA_SEEDS={seed} cargo test -p milena-streams --test cluster a_killed_instance");
         let config = || {
             StreamsConfig::new("app")

@@ -20,7 +20,7 @@ cargo xtask accept [PART]: the long campaigns, one part after the other
 
   frames   1,000,000 changed frames of every response, 500,000 changed batches of every codec, 500,000 changed blobs of group
            members, 1,000,000 changed requests to the in-process cluster, under a counting allocator
-  seeds    2,000 seeds of every seeded suite of the producer, 1,000 of the histories that two processes compare
+  seeds    2,000 seeds of every seeded suite: the producer's storms, the histories that two processes compare, killed Streams
   storms   ten kills of every storm, on three real brokers (needs a JDK from 17 on, and Maven)
   judges   100,000 records of every codec written and read by kcat, librdkafka and krafka, and Java's tools, against the
            in-process cluster (needs kcat, a JDK from 17 on, Maven, a C compiler and make)
@@ -65,7 +65,12 @@ const SUITES: &[&str] = &[
 ];
 
 fn parts() -> [Part; 7] {
-    let three = || Wanted { brokers: Some(3), ..Wanted::default() };
+    let three = || Wanted {
+        brokers: Some(3),
+        version: Some(jars::DEFAULT_VERSION.to_owned()),
+        features: Some(Vec::new()),
+        ..Wanted::default()
+    };
     [
         Part {
             name: "frames",
@@ -98,8 +103,12 @@ fn parts() -> [Part; 7] {
                     arguments: &["-p", "milena-producer", "--test", "storm", "--test", "storm_transactions"],
                 },
                 Run {
-                    environment: &[("MILENA_SEEDS", "0..1000")],
+                    environment: &[("MILENA_SEEDS", "0..2000")],
                     arguments: &["-p", "milena-integration-tests", "--test", "determinism"],
+                },
+                Run {
+                    environment: &[("MILENA_SEEDS", "0..2000")],
+                    arguments: &["-p", "milena-streams", "--test", "cluster", "killed"],
                 },
             ],
         },
@@ -139,7 +148,12 @@ fn parts() -> [Part; 7] {
         },
         Part {
             name: "releases",
-            kafka: Some(Wanted { brokers: Some(1), version: Some("3.9.1".to_owned()), ..Wanted::default() }),
+            kafka: Some(Wanted {
+                brokers: Some(1),
+                version: Some("3.9.1".to_owned()),
+                features: Some(Vec::new()),
+                ..Wanted::default()
+            }),
             containers: false,
             runs: &[
                 Run { environment: &[], arguments: &["-p", "milena-testkit", "--test", "portable", "older_"] },
@@ -150,7 +164,7 @@ fn parts() -> [Part; 7] {
         },
         Part {
             name: "older",
-            kafka: Some(Wanted { features: vec!["transaction.version=1".to_owned()], ..three() }),
+            kafka: Some(Wanted { features: Some(vec!["transaction.version=1".to_owned()]), ..three() }),
             containers: false,
             runs: &[
                 Run { environment: &[], arguments: &["-p", "milena-integration-tests", "--test", "transactions"] },
@@ -235,18 +249,26 @@ fn report(part: &str) -> PathBuf {
     workspace::root().join("docs/acceptance").join(format!("{part}.md"))
 }
 
-/// Whether the part's report is of this commit.
+/// Whether the part's report is of this code. Checking a report in makes a commit, too, so what counts is what has changed since.
 fn is_done(part: &str, commit: &str) -> bool {
-    let is_done = fs::read_to_string(report(part)).is_ok_and(|report| report.contains(commit));
+    let report = fs::read_to_string(report(part)).unwrap_or_default();
+    let of = report.split_once("Commit ").and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_hexdigit()).next());
+    let is_done = of.is_some_and(|of| {
+        let code = ["diff", "--quiet", of, commit, "--", ".", ":!docs", ":!*.md"];
+        let same = Command::new("git").args(code).current_dir(workspace::root()).status();
+        !of.is_empty() && same.is_ok_and(|same| same.success())
+    });
     if is_done {
-        say(&format!("{part}: its report is of this commit"));
+        say(&format!("{part}: its report is of this code"));
     }
     is_done
 }
 
 fn write_report(part: &str, commit: &str, text: &str) -> Result<()> {
     let path = report(part);
-    let text = format!("# Acceptance: {part}\n\nCommit {commit}. Written by `cargo xtask accept`.\n{text}");
+    let with = versions();
+    let text =
+        format!("# Acceptance: {part}\n\nCommit {commit}. Written by `cargo xtask accept`, with {with}.\n{text}");
     let write = || {
         fs::create_dir_all(path.parent().unwrap_or(&path))?;
         fs::write(&path, &text)
@@ -256,9 +278,30 @@ fn write_report(part: &str, commit: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// What the campaigns ran with, as far as it is there.
+fn versions() -> String {
+    let first_line = |program: &str, argument: &str| {
+        let output = Command::new(program).arg(argument).output().ok().filter(|output| output.status.success())?;
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&text)
+            .lines()
+            .find(|line| !line.starts_with("NOTE") && !line.is_empty())
+            .map(str::to_owned)
+    };
+    let programs = [("rustc", "--version"), ("java", "-version"), ("kcat", "-V"), ("docker", "--version")];
+    let found = programs.into_iter().filter_map(|(program, argument)| first_line(program, argument));
+    found.chain([format!("Kafka {} unless said", jars::DEFAULT_VERSION)]).collect::<Vec<_>>().join("; ")
+}
+
 impl Part {
     fn run(&self, commit: &str) -> Result<()> {
         say(&format!("{} …", self.name));
+        if self.kafka.is_some() && std::env::var_os("KAFKA_BOOTSTRAP_SERVERS").is_some() {
+            return Err(format!(
+                "{} starts brokers of its own, of the version and with the features that its report names: unset KAFKA_BOOTSTRAP_SERVERS.",
+                self.name
+            ));
+        }
         if self.name == "judges" {
             missing::need_kcat()?;
             missing::need_c_compiler()?;

@@ -52,7 +52,7 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
                 match flag.as_str() {
                     "--brokers" => wanted.brokers = Some(arguments.value_of(&flag)?),
                     "--version" => wanted.version = Some(arguments.value_of(&flag)?),
-                    "--feature" => wanted.features.push(arguments.value_of(&flag)?),
+                    "--feature" => wanted.features.get_or_insert_default().push(arguments.value_of(&flag)?),
                     "--port" => wanted.port = Some(arguments.value_of(&flag)?),
                     "--bench" => wanted.bench = true,
                     _ => return Err(arguments.unknown(&flag, HELP)),
@@ -134,7 +134,8 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
 pub(crate) struct Wanted {
     pub(crate) brokers: Option<u16>,
     pub(crate) version: Option<String>,
-    pub(crate) features: Vec<String>,
+    /// `Some` of nothing: Kafka's defaults, and no others.
+    pub(crate) features: Option<Vec<String>>,
     pub(crate) port: Option<u16>,
     pub(crate) bench: bool,
 }
@@ -144,7 +145,7 @@ impl Wanted {
         let shape = Shape {
             brokers: self.brokers.unwrap_or(if self.bench { 1 } else { 3 }),
             version: self.version.clone().unwrap_or_else(|| jars::DEFAULT_VERSION.to_owned()),
-            features: self.features.clone(),
+            features: self.features.clone().unwrap_or_default(),
             bench: self.bench,
             settings: Vec::new(),
         };
@@ -157,7 +158,7 @@ impl Wanted {
         self.brokers.is_none_or(|n| n == running.shape.brokers)
             && self.version.as_ref().is_none_or(|v| *v == running.shape.version)
             && self.port.is_none_or(|p| p == running.base)
-            && (self.features.is_empty() || self.features == running.shape.features)
+            && self.features.as_ref().is_none_or(|wanted| *wanted == running.shape.features)
             && (!self.bench || running.shape.bench)
     }
 }
@@ -386,6 +387,11 @@ mod tests {
         let running = Cluster { inner: process::Cluster { shape, base: 9092, dir: PathBuf::new() }, was_running: true };
         assert!(Wanted::default().accepts(&running));
         assert!(!Wanted { brokers: Some(3), ..Wanted::default() }.accepts(&running));
-        assert!(!Wanted { features: vec!["transaction.version=1".into()], ..Wanted::default() }.accepts(&running));
+        let with = |features: &[&str]| Wanted {
+            features: Some(features.iter().map(|&feature| feature.to_owned()).collect()),
+            ..Wanted::default()
+        };
+        assert!(with(&[]).accepts(&running));
+        assert!(!with(&["transaction.version=1"]).accepts(&running));
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test but the storms, real Kafka included.
 
 use std::fs;
+use std::time::SystemTime;
 
 use crate::kafka::{self, Wanted};
 use crate::steps::{Cargo, Steps, Tally};
@@ -24,6 +25,11 @@ const BOOTSTRAP: &str = "KAFKA_BOOTSTRAP_SERVERS";
 /// The variable that forbids a test to go without Kafka.
 const REQUIRE: &str = "MILENA_REQUIRE_KAFKA";
 
+/// The variable that moves the seeds of the seeded suites (`milena_testkit::seeds`).
+const SEED_BASE: &str = "MILENA_SEED_BASE";
+/// As many as a suite runs by default.
+const SEEDS_A_DAY: u64 = 300;
+
 /// The variable in which tests find this program, whose `kafka run` runs Java's tools for them.
 const XTASK: &str = "MILENA_XTASK";
 
@@ -31,6 +37,7 @@ const XTASK: &str = "MILENA_XTASK";
 pub(crate) struct TestKafka {
     bootstrap_servers: String,
     this_program: String,
+    seed_base: String,
     ours: bool,
 }
 
@@ -44,15 +51,17 @@ impl TestKafka {
     pub(crate) fn start_as(wanted: &Wanted) -> Result<Self> {
         let this_program = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
         let this_program = this_program.display().to_string();
+        let seed_base = seed_base();
         match std::env::var(BOOTSTRAP) {
             Ok(given) if !given.is_empty() => {
                 say(&format!("using the Kafka that {BOOTSTRAP} names: {given}"));
-                Ok(Self { bootstrap_servers: given, this_program, ours: false })
+                Ok(Self { bootstrap_servers: given, this_program, seed_base, ours: false })
             }
             _ => match kafka::up(wanted) {
                 Ok(cluster) => Ok(Self {
                     bootstrap_servers: cluster.bootstrap_servers(),
                     this_program,
+                    seed_base,
                     ours: !cluster.was_running,
                 }),
                 Err(problem) => {
@@ -64,9 +73,23 @@ impl TestKafka {
         }
     }
 
-    pub(crate) fn environment(&self) -> [(&str, &str); 3] {
-        [(BOOTSTRAP, &self.bootstrap_servers), (REQUIRE, "1"), (XTASK, &self.this_program)]
+    pub(crate) fn environment(&self) -> [(&str, &str); 4] {
+        [
+            (BOOTSTRAP, &self.bootstrap_servers),
+            (REQUIRE, "1"),
+            (XTASK, &self.this_program),
+            (SEED_BASE, &self.seed_base),
+        ]
     }
+}
+
+/// Where the seeds of this run begin: every day has seeds of its own.
+fn seed_base() -> String {
+    let given = std::env::var(SEED_BASE).unwrap_or_default();
+    let days = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs() / (24 * 60 * 60));
+    let base = if given.is_empty() { (days * SEEDS_A_DAY).to_string() } else { given };
+    say(&format!("seeds begin at {base}; the same ones again: {SEED_BASE}={base}"));
+    base
 }
 
 impl Drop for TestKafka {

@@ -26,7 +26,7 @@ pub fn virtual_wall_clock() -> WallClock {
     WallClock::from_fn(move || WALL_CLOCK_BASE_MS + started.elapsed().as_millis() as i64)
 }
 
-/// A few seeds that any change should survive, or those of `MILENA_SEEDS`.
+/// Seeds that any change should survive, or those of `MILENA_SEEDS`.
 pub fn seeds() -> Range<u64> {
-    milena_testkit::seeds(0..40)
+    milena_testkit::seeds(0..300)
 }

@@ -28,7 +28,7 @@
 //! [`probability`](FaultBuilder::probability), or was [removed](Fault::remove). A test that fails anyway keeps its own panic.
 //!
 //! The conditions are in `when.rs`, the comparison in `rules.rs`, what a test holds in its hand in `fault.rs`, and what happens to the
-//! bytes of an answer in `damage.rs`. Who does what a fault wants is the in-process cluster's `state.rs`, or the proxy.
+//! bytes of an answer in `damage.rs`. Who does what a fault wants is the in-process cluster's `serving.rs`, or the proxy.
 
 pub(crate) mod damage;
 mod fault;
