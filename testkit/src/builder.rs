@@ -155,12 +155,10 @@ impl ClusterBuilder {
     /// # Panics
     /// When brokers have no such configuration, when it has a method of its own in this builder, or when it cannot have this value.
     pub fn broker_config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let (name, value) = (name.into(), value.into());
+        let (name, value): (String, String) = (name.into(), value.into());
         let known = brokers::find(&name).filter(|config| !config.read_only);
         let config = known.unwrap_or_else(|| panic!("{name} is not a configuration that topics inherit from brokers"));
-        if let Err(message) = configs::check_value(&name, config.kind, &value) {
-            panic!("{message}");
-        }
+        let value = configs::check_value(&name, config.kind, &value).unwrap_or_else(|message| panic!("{message}"));
         self.broker_configs.insert(name, value);
         self
     }

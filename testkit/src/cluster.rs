@@ -159,14 +159,12 @@ impl Cluster {
         self.make_topic(name, partitions, BTreeMap::new());
     }
 
-    pub(crate) fn make_topic(&self, name: &str, partitions: i32, configs: BTreeMap<String, String>) {
+    pub(crate) fn make_topic(&self, name: &str, partitions: i32, mut configs: BTreeMap<String, String>) {
         if let Err(message) = create_topics::check_name(name) {
             panic!("{message}");
         }
-        for (key, value) in &configs {
-            if let Err(message) = configs::check(key, value) {
-                panic!("topic {name}: {message}");
-            }
+        for (key, value) in &mut configs {
+            *value = configs::check(key, value).unwrap_or_else(|message| panic!("topic {name}: {message}"));
         }
         assert!(partitions > 0, "topic {name} needs at least one partition");
         let existed = self.shared.control(|state| {

@@ -10,8 +10,8 @@
 //!   stable offset to a reader of committed records, and nothing to a client that knows another leader epoch than its own.
 //! - No partition has two owners in one generation of a group: looked for where the assignment arrives, `groups/classic.rs`.
 //! - No member commits a smaller offset than was committed before, in a transaction or without. Whoever is no member (generation −1, as
-//!   admin tools and Java's `alterConsumerGroupOffsets` are) may do that, and a member may after records were lost. A test whose members
-//!   seek back on purpose says so: [`allow_backward_commits`](crate::ClusterBuilder::allow_backward_commits).
+//!   admin tools and Java's `alterConsumerGroupOffsets` are) may do that, and a group may once from records that were lost. A test
+//!   whose members seek back on purpose says so: [`allow_backward_commits`](crate::ClusterBuilder::allow_backward_commits).
 //!
 //! A violation is a sentence; the end of the cluster panics with it and the request log.
 
@@ -175,19 +175,20 @@ impl State {
         ));
     }
 
-    /// Somebody committed `offset` where `before` was committed.
+    /// Somebody committed `offset` where `before` was committed, with the leader epoch of the record in front of it.
     pub(crate) fn check_committed(
         &mut self,
         group: &str,
         who: &str,
         topic: &str,
         index: i32,
-        before: i64,
+        (before, epoch): (i64, i32),
         offset: i64,
     ) {
-        let partition = self.topics.get(topic).and_then(|topic| topic.partition(index));
-        let was_lost = partition.and_then(|partition| partition.lost_from).is_some_and(|from| before > from);
-        if offset < before && !was_lost && !self.settings.backward_commits {
+        let partition = self.topics.get_mut(topic).and_then(|topic| topic.partition_mut(index));
+        let lost = partition.and_then(|partition| partition.lost.as_mut());
+        let is_excused = lost.is_some_and(|lost| lost.excuses(group, (before, epoch), offset));
+        if offset < before && !is_excused && !self.settings.backward_commits {
             self.violation(format!(
                 "group {group}: {who} commits {topic}-{index} backwards, from {before} to {offset}"
             ));

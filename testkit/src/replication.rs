@@ -47,6 +47,30 @@ struct Copy {
     has_lost_its_tail: bool,
 }
 
+/// The offsets that lost their records, which may have others now: whoever had read those may go back once.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    from: i64,
+    to: i64,
+    /// What was written since has this leader epoch, or a later one.
+    epoch: i32,
+    /// Groups that have gone back since, or beyond all that was lost.
+    went_back: BTreeSet<String>,
+}
+
+impl Lost {
+    /// A group that had committed `before` commits `offset`. Whether it may, as the records up to `before` were lost. `epoch` is that
+    /// of the last record before `before`; −1 if the member did not tell.
+    pub(crate) fn excuses(&mut self, group: &str, (before, epoch): (i64, i32), offset: i64) -> bool {
+        let was_lost = self.from < before && before <= self.to && epoch < self.epoch;
+        let is_excused = was_lost && !self.went_back.contains(group);
+        if offset > self.to || (offset < before && is_excused) {
+            self.went_back.insert(group.to_owned());
+        }
+        is_excused
+    }
+}
+
 /// Which brokers see one another.
 pub(crate) struct Sight<'a> {
     brokers: &'a BTreeMap<i32, Broker>,
@@ -150,7 +174,12 @@ impl Partition {
             copy.end = copy.end.min(end);
         }
         self.flushed = self.flushed.min(end);
-        self.lost_from = Some(self.lost_from.map_or(end, |from| from.min(end)));
+        self.lost = Some(Lost {
+            from: self.lost.as_ref().map_or(end, |lost| lost.from.min(end)),
+            to: self.lost.as_ref().map_or(before, |lost| lost.to.max(before)),
+            epoch: self.leader_epoch + 1,
+            went_back: BTreeSet::new(),
+        });
         Some((end, before))
     }
 
@@ -251,6 +280,27 @@ impl Topic {
 }
 
 impl State {
+    /// Empty partitions with these replicas. In sync are those that the controller knows to be alive, and the first of them leads.
+    pub(crate) fn new_partitions(&self, replicas: Vec<Vec<i32>>) -> Vec<Partition> {
+        let sight = Sight { brokers: &self.brokers, network: &self.network };
+        let one = |replicas: Vec<i32>| {
+            let alive: Vec<i32> = replicas.iter().copied().filter(|id| sight.is_inside(*id)).collect();
+            let mut partition = match alive.is_empty() {
+                false => Partition::new(replicas, alive),
+                // Only a test's own word makes it so: whichever comes back first leads.
+                true => Partition { leader: None, ..Partition::new(replicas.clone(), replicas) },
+            };
+            partition.follow(&sight);
+            partition
+        };
+        replicas.into_iter().map(one).collect()
+    }
+
+    /// Whether the controller knows a broker to be alive.
+    pub(crate) fn is_alive(&self, broker: i32) -> bool {
+        Sight { brokers: &self.brokers, network: &self.network }.is_inside(broker)
+    }
+
     /// Brokers died, came back, or lost sight of one another: in-sync replicas, leaders and coordinators follow.
     pub(crate) fn on_brokers_changed(&mut self, now: Instant) {
         self.network.find_those_outside(&self.brokers);

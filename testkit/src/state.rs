@@ -314,7 +314,7 @@ impl State {
         configs: BTreeMap<String, String>,
     ) -> Uuid {
         let id = self.new_topic_id();
-        let partitions = replicas.into_iter().map(|replicas| Partition::new(replicas, &self.brokers)).collect();
+        let partitions = self.new_partitions(replicas);
         self.topics
             .insert(name.to_owned(), Topic { id, configs, inherited: self.broker_configs.inherited(), partitions });
         self.topic_names.insert(id, name.to_owned());
@@ -331,13 +331,17 @@ impl State {
         }
     }
 
-    /// Replicas of partitions `from..to`: round robin over all brokers, the first of each is the preferred leader. Partition `p` is
-    /// led by the `p mod n`-th broker, so that tests know who leads what.
+    /// Replicas of partitions `from..to`: round robin over the brokers that are alive, and over the others when those are too few, as
+    /// Kafka's `StripedReplicaPlacer` does. The first of each is the preferred leader. While all are alive, partition `p` is led by the
+    /// `p mod n`-th broker, so that tests know who leads what.
     pub(crate) fn place(&self, from: i32, to: i32, factor: usize) -> Vec<Vec<i32>> {
-        let ids: Vec<i32> = self.brokers.keys().copied().collect();
-        (from.max(0) as usize..to.max(0) as usize)
-            .map(|partition| (0..factor).map(|replica| ids[(partition + replica) % ids.len()]).collect())
-            .collect()
+        let (alive, dead): (Vec<i32>, Vec<i32>) = self.brokers.keys().partition(|id| self.is_alive(**id));
+        let of = |partition: usize| {
+            let round =
+                |ids: &[i32]| -> Vec<i32> { (0..ids.len()).map(|at| ids[(partition + at) % ids.len()]).collect() };
+            round(&alive).into_iter().chain(round(&dead)).take(factor).collect()
+        };
+        (from.max(0) as usize..to.max(0) as usize).map(of).collect()
     }
 
     /// The partition, if this broker leads it.

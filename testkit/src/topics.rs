@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::apis::fetch::FetchSessions;
 use crate::configs::{self, brokers::Inherited};
 use crate::log::Log;
-use crate::replication::Copies;
+use crate::replication::{Copies, Lost};
 
 /// One broker.
 pub(crate) struct Broker {
@@ -76,15 +76,14 @@ pub(crate) struct Partition {
     pub(crate) log: Log,
     /// Below this offset the log is on the disks of the replicas that have it.
     pub(crate) flushed: i64,
-    /// The lowest offset from which on records have been lost.
-    pub(crate) lost_from: Option<i64>,
+    /// What was lost at its end.
+    pub(crate) lost: Option<Lost>,
     pub(crate) copies: Copies,
 }
 
 impl Partition {
-    /// A new partition, led by its first replica that is up.
-    pub(crate) fn new(replicas: Vec<i32>, brokers: &BTreeMap<i32, Broker>) -> Self {
-        let isr: Vec<i32> = replicas.iter().copied().filter(|id| is_up(brokers, *id)).collect();
+    /// A new partition, led by the first of those in sync.
+    pub(crate) fn new(replicas: Vec<i32>, isr: Vec<i32>) -> Self {
         let mut log = Log::default();
         log.begin_epoch(0);
         Self {
@@ -94,7 +93,7 @@ impl Partition {
             isr,
             log,
             flushed: 0,
-            lost_from: None,
+            lost: None,
             copies: Copies::default(),
         }
     }
@@ -107,8 +106,4 @@ impl Partition {
             self.log.begin_epoch(self.leader_epoch);
         }
     }
-}
-
-fn is_up(brokers: &BTreeMap<i32, Broker>, id: i32) -> bool {
-    brokers.get(&id).is_some_and(|broker| broker.up)
 }

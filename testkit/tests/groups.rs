@@ -359,3 +359,32 @@ async fn what_must_not_happen_is_told() {
     assert!(violations[1].contains("backwards, from 7 to 6"), "{violations:?}");
     cluster.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_group_may_go_back_once_from_records_that_were_lost_and_from_others_never() {
+    let cluster = cluster();
+    let mut one = Member::new(&cluster).await;
+    one.join().await;
+    let me = one.id.clone();
+    one.sync(&[(&me, &[0])]).await;
+    for follower in [2, 3] {
+        cluster.hold_follower("t", 0, follower);
+        cluster.drop_from_isr("t", 0, follower);
+    }
+    let mut raw = connect(&cluster, 1).await;
+    raw.produce("t", 0, TestBatch::of(&["a", "b", "c"]).bytes()).await;
+    one.commit(3).await;
+    // In epoch 4, behind that of the commits.
+    (0..3).for_each(|_| cluster.move_leader("t", 0, 1));
+    cluster.elect_unclean("t", 0, 2);
+    one.commit(2).await;
+    assert_eq!(cluster.take_violations(), [""; 0], "what it had read is lost");
+    for offset in [1, 900, 100] {
+        one.commit(offset).await;
+    }
+    let violations = cluster.take_violations();
+    assert!(violations[0].contains("backwards, from 2 to 1"), "{violations:?}");
+    assert!(violations[1].contains("backwards, from 900 to 100"), "{violations:?}");
+    assert_eq!(violations.len(), 2);
+    cluster.shutdown().await;
+}

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use common::{Raw, TestBatch, connect, fetch_request, name, only, produce_request};
 use milena_protocol::ErrorCode;
+use milena_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use milena_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use milena_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use milena_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use milena_protocol::messages::produce_response::PartitionProduceResponse;
 use milena_protocol::messages::{
-    FetchRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest,
+    BrokerId, CreateTopicsRequest, FetchRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest,
 };
-use milena_testkit::{Cluster, ClusterBuilder, KafkaVersion, MemoryStream, PartitionInfo};
+use milena_testkit::{Cluster, ClusterBuilder, KafkaVersion, Link, MemoryStream, PartitionInfo};
 use tokio::time::Instant;
 
 /// Three brokers; partition 0 is led by 1, and 2 and 3 follow.
@@ -393,14 +394,14 @@ async fn a_reader_is_sent_to_the_follower_in_its_rack_that_has_its_offset_and_re
     );
     assert_eq!(two.fetch("t", 0, 0).await.records.unwrap().len(), all);
 
-    // A follower that lacks the offset is not named, and one that is held gives what it has.
+    // A follower that lacks the offset or is not in sync is not named, and one that is held gives what it has.
     cluster.hold_follower("t", 0, 2);
     cluster.drop_from_isr("t", 0, 2);
     let mut writer = connect(&cluster, 1).await;
     writer.produce("t", 0, TestBatch::of(&["y"]).bytes()).await;
     assert_eq!((preferred("b", 0).await.0, preferred("b", 2).await.0), (3, 3));
     cluster.crash(3);
-    assert_eq!((preferred("b", 0).await.0, preferred("b", 2).await.0), (2, -1));
+    assert_eq!((preferred("b", 0).await.0, preferred("b", 2).await.0), (-1, -1));
     let stale = two.fetch("t", 0, 0).await;
     assert_eq!((stale.high_watermark, stale.records.unwrap().len()), (1, all));
     assert_eq!(code(two.fetch("t", 0, 2).await.error_code), ErrorCode::OFFSET_OUT_OF_RANGE);
@@ -412,5 +413,62 @@ async fn a_reader_is_sent_to_the_follower_in_its_rack_that_has_its_offset_and_re
     assert!(two.is_silent_for(Duration::from_secs(1)).await);
     cluster.release_follower("t", 0, 2);
     assert_eq!(only(&two.receive::<FetchRequest>(12).await.unwrap()).high_watermark, 2);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_made_while_a_broker_is_down_is_led_by_others() {
+    let cluster = Cluster::builder().start_in_memory().unwrap();
+    cluster.crash(2);
+    cluster.create_topic("t", 3);
+    let mut raw = connect(&cluster, 1).await;
+    let placed = CreatableTopic::default().with_name(name("one")).with_num_partitions(3).with_replication_factor(1);
+    let by_hand = |topic, brokers: &[i32]| {
+        let assigned = brokers.iter().map(|id| BrokerId(*id)).collect();
+        CreatableTopic::default()
+            .with_name(name(topic))
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+            .with_assignments(vec![CreatableReplicaAssignment::default().with_broker_ids(assigned)])
+    };
+    let topics = vec![placed, by_hand("dead", &[2]), by_hand("half", &[2, 3])];
+    let created = raw.call(7, CreateTopicsRequest::default().with_topics(topics)).await;
+    let codes: Vec<ErrorCode> = created.topics.iter().map(|topic| code(topic.error_code)).collect();
+    assert_eq!(codes, [ErrorCode::NONE, ErrorCode::INVALID_REPLICA_ASSIGNMENT, ErrorCode::NONE]);
+    let led = |topic, index| {
+        let info = cluster.partition_info(topic, index);
+        (info.leader, info.replicas, info.isr)
+    };
+    for (index, leader) in [(0, 1), (1, 3), (2, 1)] {
+        assert_eq!(led("one", index), (Some(leader), vec![leader], vec![leader]));
+    }
+    assert_eq!(led("half", 0), (Some(3), vec![2, 3], vec![3]));
+    assert_eq!(led("t", 0), (Some(1), vec![1, 3, 2], vec![1, 3]));
+
+    // What was written before it ran, it has not.
+    for _ in 0..10 {
+        write(&mut raw, "a").await;
+    }
+    assert_eq!(info(&cluster).replica_ends, [10, 10, 0]);
+    cluster.crash(1);
+    cluster.crash(3);
+    cluster.restart(2);
+    assert_eq!(info(&cluster).leader, None);
+    cluster.elect_unclean("t", 0, 2);
+    assert_eq!(values(&cluster), [""; 0]);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_the_leader_of_a_new_topic_does_not_reach_is_not_in_sync() {
+    let cluster = Cluster::builder().start_in_memory().unwrap();
+    cluster.cut(Link::Brokers(1, 2));
+    cluster.create_topic("t", 1);
+    assert_eq!((info(&cluster).leader, info(&cluster).isr), (Some(1), vec![1, 3]));
+    let mut raw = connect(&cluster, 1).await;
+    assert_eq!(raw.produce("t", 0, TestBatch::of(&["a"]).bytes()).await.error_code, 0);
+    assert_eq!(info(&cluster).replica_ends, [1, 0, 1]);
+    cluster.heal_all();
+    assert_eq!((info(&cluster).isr, info(&cluster).replica_ends), (vec![1, 3, 2], vec![1, 1, 1]));
     cluster.shutdown().await;
 }

@@ -53,8 +53,7 @@ fn alter(state: &mut State, call: &Call, asked: &AlterConfigsResource, validate_
         let name = config.name.as_str();
         let none = || (ErrorCode::INVALID_REQUEST, format!("Null value not supported for : {name}"));
         let value = config.value.as_deref().ok_or_else(none)?;
-        resource.check(name, value)?;
-        configs.insert(name.to_owned(), value.to_owned());
+        configs.insert(name.to_owned(), resource.check(name, value)?);
     }
     if !validate_only {
         resource.store(state, configs, call.now);

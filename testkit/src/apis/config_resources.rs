@@ -48,13 +48,13 @@ impl Resource {
         }
     }
 
-    /// Whether a configuration may be set to a value.
-    pub(super) fn check(&self, name: &str, value: &str) -> Result<(), Refused> {
+    /// The value that a configuration has when it is set to this, if it may be.
+    pub(super) fn check(&self, name: &str, value: &str) -> Result<String, Refused> {
         match self {
             Self::Topic(_) => configs::check(name, value).map_err(|message| (ErrorCode::INVALID_CONFIG, message)),
             Self::Brokers(_) => {
                 let invalid = |message: String| (ErrorCode::INVALID_REQUEST, message);
-                let Some(config) = brokers::find(name) else { return Ok(()) }; // a plugin may know it
+                let Some(config) = brokers::find(name) else { return Ok(value.to_owned()) }; // a plugin may know it
                 if config.read_only {
                     return Err(invalid(format!("Cannot update these configs dynamically: Set({name})")));
                 }

@@ -1,15 +1,16 @@
 //! CreatePartitions: a topic grows; it never shrinks. New partitions start empty, in leader epoch 0. More than 10,000 in one request are
-//! `UNKNOWN_SERVER_ERROR`.
+//! `UNKNOWN_SERVER_ERROR`. A topic that is named twice does not grow at all.
+
+use std::collections::BTreeSet;
 
 use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use milena_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use milena_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::create_topics::{MOST_PARTITIONS, Refused};
+use super::create_topics::{MOST_PARTITIONS, Refused, check_assignment};
 use super::{Api, Call, Names, Served};
 use crate::state::State;
-use crate::topics::Partition;
 
 pub(crate) struct CreatePartitions;
 
@@ -32,7 +33,19 @@ impl Api for CreatePartitions {
             (i64::from(topic.count) - have).max(0)
         };
         let too_many = request.topics.iter().map(grows).sum::<i64>() > MOST_PARTITIONS;
+        let (mut seen, mut twice) = (BTreeSet::new(), BTreeSet::new());
         for topic in &request.topics {
+            if !seen.insert(&topic.name) && twice.insert(&topic.name) {
+                let message = StrBytes::from_static_str("Duplicate topic name.");
+                results.push(
+                    CreatePartitionsTopicResult::default()
+                        .with_name(topic.name.clone())
+                        .with_error_code(ErrorCode::INVALID_REQUEST.0)
+                        .with_error_message(Some(message)),
+                );
+            }
+        }
+        for topic in request.topics.iter().filter(|topic| !twice.contains(&topic.name)) {
             let mut result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
             let grown = if too_many {
                 let message = "The server experienced an unexpected error when processing the request.";
@@ -66,23 +79,30 @@ fn grow(state: &mut State, call: &Call, asked: &CreatePartitionsTopic, validate_
             format!("The topic {name} currently has {have} partition(s); {} would not be an increase.", asked.count),
         ));
     }
+    let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
     let replicas = match &asked.assignments {
-        None => {
-            let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
-            state.place(have, asked.count, factor)
-        }
+        None => state.place(have, asked.count, factor),
         Some(manual) => {
             let manual: Vec<Vec<i32>> = manual.iter().map(|a| a.broker_ids.iter().map(|id| id.0).collect()).collect();
-            let known = |ids: &Vec<i32>| !ids.is_empty() && ids.iter().all(|id| state.brokers.contains_key(id));
-            if manual.len() != (asked.count - have) as usize || !manual.iter().all(known) {
-                let message = "Incorrect manual assignment: one list of existing brokers per new partition is needed.";
-                return Err((ErrorCode::INVALID_REPLICA_ASSIGNMENT, message.to_owned()));
+            let added = asked.count - have;
+            if manual.len() != added as usize {
+                let message = format!(
+                    "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
+                    manual.len()
+                );
+                return Err((ErrorCode::INVALID_REPLICA_ASSIGNMENT, message));
+            }
+            for (index, ids) in (have..).zip(&manual) {
+                check_assignment(state, index, ids, factor)?;
             }
             manual
         }
     };
-    if !validate_only && let Some(topic) = state.topics.get_mut(name) {
-        topic.partitions.extend(replicas.into_iter().map(|replicas| Partition::new(replicas, &state.brokers)));
+    if !validate_only {
+        let added = state.new_partitions(replicas);
+        if let Some(topic) = state.topics.get_mut(name) {
+            topic.partitions.extend(added);
+        }
     }
     Ok(())
 }

@@ -103,8 +103,7 @@ fn create(
             .value
             .as_ref()
             .ok_or_else(|| invalid(format!("Null value not supported for {}", config.name.as_str())))?;
-        configs::check(&config.name, value).map_err(invalid)?;
-        configs.insert(config.name.to_string(), value.to_string());
+        configs.insert(config.name.to_string(), configs::check(&config.name, value).map_err(invalid)?);
     }
     let mut result = CreatableTopicResult::default();
     if call.version >= 5 {
@@ -137,11 +136,12 @@ fn replicas(state: &State, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refu
         if manual.len() != topic.assignments.len() || !manual.keys().copied().eq(0..manual.len() as i32) {
             return Err(invalid("partitions should be a consecutive 0-based integer sequence"));
         }
-        let known = |ids: &Vec<i32>| !ids.is_empty() && ids.iter().all(|id| state.brokers.contains_key(id));
-        if !manual.values().all(known) {
-            return Err(invalid("a partition needs at least one replica, on brokers that exist"));
+        let manual: Vec<Vec<i32>> = manual.into_values().collect();
+        let factor = manual.first().map_or(0, Vec::len);
+        for (index, ids) in manual.iter().enumerate() {
+            check_assignment(state, index as i32, ids, factor)?;
         }
-        return Ok(manual.into_values().collect());
+        return Ok(manual);
     }
     let partitions = if topic.num_partitions == -1 { state.settings.default_partitions } else { topic.num_partitions };
     if partitions <= 0 {
@@ -170,6 +170,32 @@ fn replicas(state: &State, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refu
         ));
     }
     Ok(state.place(0, partitions, factor))
+}
+
+/// What one partition may be given by hand: some brokers that exist, one of which is alive, each once, and as many as the partitions
+/// before it have.
+pub(crate) fn check_assignment(state: &State, index: i32, ids: &[i32], factor: usize) -> Result<(), Refused> {
+    let mut sorted = ids.to_vec();
+    sorted.sort_unstable();
+    let message = if ids.is_empty() {
+        "The manual partition assignment includes an empty replica list.".to_owned()
+    } else if let Some(id) = sorted.iter().find(|id| !state.brokers.contains_key(id)) {
+        format!("The manual partition assignment includes broker {id}, but no such broker is registered.")
+    } else if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        format!("The manual partition assignment includes the broker {} more than once.", twice[0])
+    } else if ids.len() != factor {
+        format!(
+            "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with previous partitions, which have {factor} replica(s).",
+            ids.len()
+        )
+    } else if !ids.iter().any(|id| state.is_alive(*id)) {
+        format!(
+            "All brokers specified in the manual partition assignment for partition {index} are fenced or in controlled shutdown."
+        )
+    } else {
+        return Ok(());
+    };
+    Err((ErrorCode::INVALID_REPLICA_ASSIGNMENT, message))
 }
 
 fn describe_configs(configured: &BTreeMap<String, String>) -> Vec<CreatableTopicConfigs> {

@@ -1,4 +1,5 @@
-//! DeleteRecords: moves a log's start. −1 means the high watermark. The sequences of idempotent producers are kept.
+//! DeleteRecords: moves a log's start. −1 means the high watermark. The sequences of idempotent producers are kept. A topic that is only
+//! compacted refuses it.
 
 use milena_protocol::ErrorCode;
 use milena_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
@@ -55,8 +56,12 @@ impl Api for DeleteRecords {
 
 fn delete(state: &mut State, call: &Call, topic: &str, partition: i32, offset: i64) -> Result<i64, ErrorCode> {
     call.injected(topic, partition)?;
+    let compacts_only = state.topics.get(topic).is_some_and(|topic| topic.is_compacted() && !topic.deletes());
     let led = state.led_by(call.broker, topic, partition)?;
     let high_watermark = led.log.high_watermark();
+    if compacts_only {
+        return Err(ErrorCode::POLICY_VIOLATION);
+    }
     let before = if offset == -1 { high_watermark } else { offset };
     if before < 0 || before > high_watermark {
         return Err(ErrorCode::OFFSET_OUT_OF_RANGE);

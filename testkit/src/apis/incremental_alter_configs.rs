@@ -108,7 +108,6 @@ fn apply(resource: &Resource, configs: &mut BTreeMap<String, String>, change: &A
         }
         other => return Err((ErrorCode::UNKNOWN_SERVER_ERROR, format!("Unknown config operation {other}"))),
     };
-    resource.check(name, &value)?;
-    configs.insert(name.to_owned(), value);
+    configs.insert(name.to_owned(), resource.check(name, &value)?);
     Ok(())
 }

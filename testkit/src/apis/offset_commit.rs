@@ -109,7 +109,14 @@ fn commit(
     let before = state.group(&request.group_id).offsets.commit(topic, index, committed);
     let by_member = request.generation_id_or_member_epoch >= 0;
     if let Some(before) = before.filter(|_| by_member) {
-        state.check_committed(&request.group_id, &request.member_id, topic, index, before.offset, offset);
+        state.check_committed(
+            &request.group_id,
+            &request.member_id,
+            topic,
+            index,
+            (before.offset, before.leader_epoch),
+            offset,
+        );
     }
     Ok(())
 }

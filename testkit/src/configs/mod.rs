@@ -58,24 +58,66 @@ pub(crate) fn type_of(name: &str) -> Option<ConfigType> {
     TOPIC_CONFIGS.iter().find(|(n, ..)| *n == name).map(|(.., kind)| *kind)
 }
 
-/// Checks a value that somebody wants to set for a topic.
-pub(crate) fn check(name: &str, value: &str) -> Result<(), String> {
+/// A value that somebody wants to set for a topic, as Kafka tells it.
+///
+/// # Errors
+/// A sentence, when there is no such configuration, or when it cannot have this value.
+pub(crate) fn check(name: &str, value: &str) -> Result<String, String> {
     let kind = type_of(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
     check_value(name, kind, value)
 }
 
-/// Checks a value of a configuration that is known, of a topic or of brokers.
-pub(crate) fn check_value(name: &str, kind: ConfigType, value: &str) -> Result<(), String> {
-    let one_of = |allowed: &[&str]| value.split(',').all(|v| allowed.contains(&v.trim()));
-    let good = match (name, kind) {
-        ("cleanup.policy" | "log.cleanup.policy", _) => value.is_empty() || one_of(&["delete", "compact"]),
-        ("compression.type", _) => one_of(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
-        ("message.timestamp.type" | "log.message.timestamp.type", _) => one_of(&["CreateTime", "LogAppendTime"]),
-        (_, ConfigType::Boolean) => one_of(&["true", "false"]),
-        (_, ConfigType::Int) => value.parse::<i32>().is_ok(),
-        (_, ConfigType::Long) => value.parse::<i64>().is_ok(),
-        (_, ConfigType::Double) => value.parse::<f64>().is_ok(),
-        (_, ConfigType::String | ConfigType::List) => true,
+/// The same of a configuration that is known, of a topic or of brokers: Kafka's `ConfigDef.parseType` and its validators.
+pub(crate) fn check_value(name: &str, kind: ConfigType, value: &str) -> Result<String, String> {
+    let refused = || format!("Invalid value {value} for configuration {name}");
+    let trimmed = value.trim_matches(|c| c <= ' '); // as Java's
+    let parsed = match kind {
+        ConfigType::Boolean => trimmed.to_ascii_lowercase().parse::<bool>().map(|value| value.to_string()).ok(),
+        ConfigType::Int => {
+            trimmed.parse::<i32>().ok().filter(|value| in_range(name, f64::from(*value))).map(|value| value.to_string())
+        }
+        ConfigType::Long => {
+            trimmed.parse::<i64>().ok().filter(|value| in_range(name, *value as f64)).map(|value| value.to_string())
+        }
+        ConfigType::Double => {
+            trimmed.parse::<f64>().ok().filter(|value| in_range(name, *value)).map(|value| format!("{value:?}"))
+        }
+        ConfigType::String => allowed(name).is_none_or(|all| all.contains(&trimmed)).then(|| trimmed.to_owned()),
+        ConfigType::List if trimmed.is_empty() => Some(String::new()),
+        ConfigType::List => {
+            let entries: Vec<&str> = trimmed.split(',').map(str::trim).collect();
+            let good = allowed(name).is_none_or(|all| entries.iter().all(|entry| all.contains(entry)));
+            good.then(|| entries.join(","))
+        }
     };
-    if good { Ok(()) } else { Err(format!("Invalid value {value} for configuration {name}")) }
+    parsed.ok_or_else(refused)
+}
+
+/// The words that a configuration may have, if not any.
+fn allowed(name: &str) -> Option<&'static [&'static str]> {
+    Some(match name {
+        "cleanup.policy" | "log.cleanup.policy" => &["delete", "compact"],
+        "compression.type" => &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"],
+        "message.timestamp.type" | "log.message.timestamp.type" => &["CreateTime", "LogAppendTime"],
+        _ => return None,
+    })
+}
+
+/// Whether a number lies where it must: Kafka's `LogConfig` and `AbstractKafkaConfig`. Those of brokers have the ranges of the topic
+/// configurations that inherit from them.
+fn in_range(name: &str, value: f64) -> bool {
+    let of_topic =
+        TOPIC_CONFIGS.iter().map(|(topic, ..)| *topic).find(|topic| brokers::inherited_from(topic) == Some(name));
+    let (least, most) = match of_topic.unwrap_or(name) {
+        "compression.gzip.level" => return value == -1.0 || (1.0..=9.0).contains(&value),
+        "compression.lz4.level" => (1.0, 17.0),
+        "compression.zstd.level" => (-131_072.0, 22.0),
+        "min.cleanable.dirty.ratio" => (0.0, 1.0),
+        "retention.ms" | "retention.bytes" => (-1.0, f64::MAX),
+        "flush.messages" | "max.compaction.lag.ms" | "min.insync.replicas" | "segment.ms" => (1.0, f64::MAX),
+        "segment.index.bytes" => (4.0, f64::MAX),
+        "segment.bytes" => (1_048_576.0, f64::MAX),
+        _ => (0.0, f64::MAX),
+    };
+    (least..=most).contains(&value)
 }

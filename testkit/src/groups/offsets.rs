@@ -53,15 +53,16 @@ impl Offsets {
         self.pending.entry(producer_id).or_default().insert((topic.to_owned(), partition), recorded);
     }
 
-    /// A producer's transaction ended. Returns which offsets of members went from where to where.
-    pub(crate) fn on_marker(&mut self, producer_id: i64, commit: bool) -> Vec<(Place, i64, i64)> {
+    /// A producer's transaction ended. Returns which offsets of members went from where (and which leader epoch) to where.
+    pub(crate) fn on_marker(&mut self, producer_id: i64, commit: bool) -> Vec<(Place, (i64, i32), i64)> {
         let mut moved = Vec::new();
         let ended = self.pending.remove(&producer_id).unwrap_or_default();
         for (place, recorded) in ended.into_iter().filter(|_| commit) {
             if self.committed.get(&place).is_none_or(|known| known.number < recorded.number) {
                 let (offset, by_member) = (recorded.committed.offset, recorded.by_member);
                 let before = self.committed.insert(place.clone(), recorded).filter(|_| by_member);
-                moved.extend(before.map(|before| (place, before.committed.offset, offset)));
+                let before = before.map(|before| (before.committed.offset, before.committed.leader_epoch));
+                moved.extend(before.map(|before| (place, before, offset)));
             }
         }
         moved
@@ -179,7 +180,7 @@ mod tests {
         offsets.commit("t", 0, at(7));
         offsets.commit_in_transaction(1, true, "t", 0, at(5));
         offsets.commit_in_transaction(2, false, "t", 0, at(4));
-        assert_eq!(offsets.on_marker(1, true), [(("t".to_owned(), 0), 7, 5)]);
+        assert_eq!(offsets.on_marker(1, true), [(("t".to_owned(), 0), (7, -1), 5)]);
         assert_eq!(offsets.on_marker(2, true), [], "who is no member may go anywhere");
     }
 }

@@ -80,7 +80,7 @@ impl ParkedFetch {
         Ok(Replica { log, high_watermark, preferred, diverging: None })
     }
 
-    /// The follower in the reader's rack that has the most, if the leader is in another one.
+    /// The follower in sync in the reader's rack that has the most, if the leader is in another one.
     fn preferred(&self, state: &State, partition: &Partition, leader: i32, offset: i64) -> Option<i32> {
         if self.rack.is_empty() {
             return None;
@@ -90,7 +90,10 @@ impl ParkedFetch {
         if is_near(&leader) {
             return None;
         }
-        let near = partition.replicas.iter().copied().filter(|id| is_near(id) && partition.end_of(*id) >= offset);
+        let near = partition.replicas.iter().copied().filter(|id| {
+            // Out of sync it may never get what the reader asks for (`findPreferredReadReplica`).
+            partition.isr.contains(id) && is_near(id) && partition.end_of(*id) >= offset
+        });
         // The first of those that have equally much.
         near.rev().max_by_key(|id| partition.end_of(*id))
     }
