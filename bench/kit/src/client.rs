@@ -14,7 +14,7 @@ use milena_testkit::Cluster;
 pub const TOPIC: &str = "spine";
 pub const PARTITIONS: i32 = 6;
 /// 100-byte values that fill a batch of 16 KB.
-pub const BATCH_RECORDS: u64 = 150;
+pub const BATCH_RECORDS: u64 = 148;
 
 const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 12;

@@ -62,8 +62,9 @@ async fn start() -> f64 {
 /// Millions of records per second of the brokers' CPU, produced and fetched.
 fn round(runtime: &tokio::runtime::Runtime, batches: u64, plain: bool) -> (f64, f64) {
     let builder = Cluster::builder().brokers(3).topic(TOPIC, PARTITIONS).request_log(!plain).check_invariants(!plain);
+    let others = Thread::ids();
     let cluster = runtime.block_on(builder.start()).expect("ports are free");
-    let thread = Thread::named("milena-testkit");
+    let thread = Thread::named("milena-testkit", &others);
     let each = batches / PARTITIONS as u64;
     let mut connections: Vec<Connection> =
         (0..PARTITIONS).map(|partition| Connection::to_leader(&cluster, partition)).collect();
@@ -84,13 +85,25 @@ struct Thread {
 }
 
 impl Thread {
-    /// The youngest one of that name.
-    fn named(name: &str) -> Self {
+    /// One of that name that is not among the others: the threads of the clusters before it may not have ended yet.
+    fn named(name: &str, others: &[u32]) -> Self {
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            let comm = |id: &u32| fs::read_to_string(format!("/proc/self/task/{id}/comm")).unwrap_or_default();
+            let new = Self::ids().into_iter().find(|id| !others.contains(id) && comm(id).trim() == name);
+            if let Some(id) = new {
+                return Self { schedstat: format!("/proc/self/task/{id}/schedstat") };
+            }
+            // A thread gives itself its name once it runs.
+            assert!(Instant::now() < until, "the kit names its thread {name}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// All threads of this process.
+    fn ids() -> Vec<u32> {
         let tasks = fs::read_dir("/proc/self/task").expect("Linux tells a process about its threads");
-        let ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse::<u32>().ok());
-        let comm = |id: &u32| fs::read_to_string(format!("/proc/self/task/{id}/comm")).unwrap_or_default();
-        let id = ids.filter(|id| comm(id).trim() == name).max().expect("the kit names its thread");
-        Self { schedstat: format!("/proc/self/task/{id}/schedstat") }
+        tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// How long it has been on a CPU, in the user's and in the kernel's code.
