@@ -9,6 +9,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use milena_protocol::{ApiKey, StrBytes};
@@ -40,7 +41,7 @@ pub struct RequestEntry {
     /// What the request is about, in a few words.
     pub digest: String,
     /// The partitions that it touches; of a request about whole topics, partition −1 of each.
-    pub partitions: Vec<(String, i32)>,
+    pub partitions: Vec<(Arc<str>, i32)>,
     /// The group that it names.
     pub group: Option<String>,
     /// The transactional id that it names.
@@ -183,7 +184,7 @@ impl RequestLog {
 
     /// Only requests that touch this topic.
     pub fn topic(&self, topic: &str) -> Self {
-        self.only(|entry| entry.partitions.iter().any(|(name, _)| name == topic))
+        self.only(|entry| entry.partitions.iter().any(|(name, _)| **name == *topic))
     }
 
     /// Only requests that touch this partition of whatever topic.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::apis::fetch::ParkedFetches;
 use crate::apis::produce::ParkedProduces;
-use crate::apis::{self, Names, Parked};
+use crate::apis::{self, Names, Parked, Touched};
 use crate::configs::brokers::BrokerConfigs;
 use crate::faults::Rules;
 use crate::groups::{Group, OffsetProducers};
@@ -468,7 +468,7 @@ impl Names for State {
         self.topic_names.get(id).map(String::as_str)
     }
 
-    fn session(&self, broker: i32, session: i32) -> Vec<(String, i32)> {
+    fn session(&self, broker: i32, session: i32) -> Vec<Touched> {
         let session = self.brokers.get(&broker).and_then(|broker| broker.sessions.get(session));
         let wanted = session.into_iter().flat_map(|session| session.partitions());
         wanted.map(|wanted| (wanted.place.name.clone(), wanted.place.partition)).collect()

@@ -185,7 +185,7 @@ async fn two_members_share_the_partitions() {
     let (one, two) = pair(&cluster).await;
     let info = cluster.group_info(GROUP).unwrap();
     assert_eq!((info.state.as_str(), info.generation), ("Stable", 2));
-    assert_eq!(info.members[two.id.as_str()].partitions, [("t".to_owned(), 2), ("t".to_owned(), 3)]);
+    assert_eq!(info.members[two.id.as_str()].partitions, [("t".into(), 2), ("t".into(), 3)]);
     assert_eq!(info.leader.as_deref(), Some(one.id.as_str()));
     cluster.shutdown().await;
 }

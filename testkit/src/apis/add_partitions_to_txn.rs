@@ -7,6 +7,8 @@
 //! - v4 and v5 are for brokers: several transactions at once, and some only to be verified. Without authorisation Kafka serves them to
 //!   everybody.
 
+use std::iter;
+
 use milena_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use milena_protocol::messages::add_partitions_to_txn_response::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResult, AddPartitionsToTxnTopicResult,
@@ -14,7 +16,7 @@ use milena_protocol::messages::add_partitions_to_txn_response::{
 use milena_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, TransactionalId};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, touches};
 use crate::state::State;
 use crate::transactions::IdAndEpoch;
 
@@ -47,11 +49,8 @@ fn asked<'a>(call: &Call, request: &'a AddPartitionsToTxnRequest) -> Vec<Asked<'
 }
 
 impl Asked<'_> {
-    fn partitions(&self) -> Vec<(String, i32)> {
-        let of_topic = |topic: &AddPartitionsToTxnTopic| -> Vec<(String, i32)> {
-            topic.partitions.iter().map(|partition| (topic.name.to_string(), *partition)).collect()
-        };
-        self.topics.iter().flat_map(of_topic).collect()
+    fn partitions(&self) -> impl Iterator<Item = Touched> {
+        self.topics.iter().flat_map(|topic| touches(&topic.name, topic.partitions.iter().copied()))
     }
 }
 
@@ -59,15 +58,15 @@ impl Api for AddPartitionsToTxn {
     type Request = AddPartitionsToTxnRequest;
 
     fn digest(_: &dyn Names, call: &Call, request: &AddPartitionsToTxnRequest) -> String {
-        let mut words = Vec::new();
-        for asked in asked(call, request) {
-            words.push(format!("{} {}/{}", asked.id.as_str(), asked.producer.0, asked.producer.1));
-            words.extend(asked.partitions().into_iter().map(|(topic, partition)| format!("{topic}-{partition}")));
-        }
-        words.join(" ")
+        let asked = asked(call, request);
+        let words = asked.iter().flat_map(|asked| {
+            let who = format!("{} {}/{}", asked.id.as_str(), asked.producer.0, asked.producer.1);
+            iter::once(who).chain(asked.partitions().map(|(topic, partition)| format!("{topic}-{partition}")))
+        });
+        listed(" ", words)
     }
 
-    fn partitions(_: &dyn Names, call: &Call, request: &AddPartitionsToTxnRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, call: &Call, request: &AddPartitionsToTxnRequest) -> Vec<Touched> {
         asked(call, request).iter().flat_map(Asked::partitions).collect()
     }
 
@@ -99,17 +98,17 @@ impl Api for AddPartitionsToTxn {
 }
 
 /// The code of each partition.
-type Results = Vec<((String, i32), ErrorCode)>;
+type Results = Vec<(Touched, ErrorCode)>;
 
 fn add(state: &mut State, call: &Call, asked: &Asked<'_>) -> Results {
-    let partitions = asked.partitions();
+    let partitions: Vec<Touched> = asked.partitions().collect();
     let all = |code: ErrorCode| partitions.iter().map(|partition| (partition.clone(), code)).collect();
     if let Err(code) = state.check_transactional_id(call.broker, asked.id) {
         return all(code);
     }
-    let exists = |(topic, partition): &(String, i32)| {
+    let exists = |(topic, partition): &Touched| {
         call.injected(topic, *partition)?;
-        let found = state.topics.get(topic).and_then(|topic| topic.partition(*partition));
+        let found = state.topics.get(&**topic).and_then(|topic| topic.partition(*partition));
         found.map(|_| ()).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
     };
     let found: Vec<Result<(), ErrorCode>> = partitions.iter().map(exists).collect();
@@ -117,6 +116,8 @@ fn add(state: &mut State, call: &Call, asked: &Asked<'_>) -> Results {
         let code = |found: Result<(), ErrorCode>| found.err().unwrap_or(ErrorCode::OPERATION_NOT_ATTEMPTED);
         return partitions.into_iter().zip(found.into_iter().map(code)).collect();
     }
+    // From here on all are partitions that exist, and their names are short.
+    let owned: Vec<(String, i32)> = partitions.iter().map(|(topic, index)| (topic.to_string(), *index)).collect();
     // With transaction.version 0 there is no place for what belongs to the new protocol, and the request fails as a whole.
     let refused = call.version >= 4 && state.transaction_version() == 0;
     if asked.verify_only || refused {
@@ -128,9 +129,9 @@ fn add(state: &mut State, call: &Call, asked: &Asked<'_>) -> Results {
             None => Err(ErrorCode::INVALID_PRODUCER_ID_MAPPING),
         };
         let code = |partition: &(String, i32)| verify(partition).err().unwrap_or(ErrorCode::NONE);
-        return partitions.iter().map(|partition| (partition.clone(), code(partition))).collect();
+        return partitions.into_iter().zip(owned.iter().map(code)).collect();
     }
-    all(state.add_to_transaction(asked.id, asked.producer, &partitions, call.now).err().unwrap_or(ErrorCode::NONE))
+    all(state.add_to_transaction(asked.id, asked.producer, &owned, call.now).err().unwrap_or(ErrorCode::NONE))
 }
 
 fn results(codes: &Results, version: i16) -> Vec<AddPartitionsToTxnTopicResult> {
@@ -141,10 +142,10 @@ fn results(codes: &Results, version: i16) -> Vec<AddPartitionsToTxnTopicResult> 
         let result = AddPartitionsToTxnPartitionResult::default()
             .with_partition_index(*partition)
             .with_partition_error_code(code.0);
-        match topics.iter_mut().find(|known| known.name.as_str() == topic) {
+        match topics.iter_mut().find(|known| known.name.as_str() == &**topic) {
             Some(known) => known.results_by_partition.push(result),
             None => {
-                let name = StrBytes::from_string(topic.clone()).into();
+                let name = StrBytes::from_string(topic.to_string()).into();
                 topics.push(
                     AddPartitionsToTxnTopicResult::default().with_name(name).with_results_by_partition(vec![result]),
                 );

@@ -10,7 +10,7 @@ use milena_protocol::{ErrorCode, StrBytes};
 
 use super::config_resources::{Resource, TOPIC};
 use super::create_topics::Refused;
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, whole};
 use crate::state::State;
 
 pub(crate) struct AlterConfigs;
@@ -19,12 +19,12 @@ impl Api for AlterConfigs {
     type Request = AlterConfigsRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &AlterConfigsRequest) -> String {
-        request.resources.iter().map(|r| r.resource_name.to_string()).collect::<Vec<_>>().join(",")
+        listed(",", request.resources.iter().map(|r| r.resource_name.as_str()))
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &AlterConfigsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &AlterConfigsRequest) -> Vec<Touched> {
         let topics = request.resources.iter().filter(|r| r.resource_type == TOPIC);
-        topics.map(|r| (r.resource_name.to_string(), -1)).collect()
+        whole(topics.map(|r| r.resource_name.as_str()))
     }
 
     fn serve(state: &mut State, call: &Call, request: AlterConfigsRequest) -> Served<AlterConfigsResponse> {

@@ -9,7 +9,7 @@ use milena_protocol::messages::{CreatePartitionsRequest, CreatePartitionsRespons
 use milena_protocol::{ErrorCode, StrBytes};
 
 use super::create_topics::{MOST_PARTITIONS, Refused, check_assignment};
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, whole};
 use crate::state::State;
 
 pub(crate) struct CreatePartitions;
@@ -19,11 +19,11 @@ impl Api for CreatePartitions {
 
     fn digest(_: &dyn Names, _: &Call, request: &CreatePartitionsRequest) -> String {
         let one = |topic: &CreatePartitionsTopic| format!("{}:{}", topic.name.as_str(), topic.count);
-        request.topics.iter().map(one).collect::<Vec<_>>().join(",")
+        listed(",", request.topics.iter().map(one))
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &CreatePartitionsRequest) -> Vec<(String, i32)> {
-        request.topics.iter().map(|topic| (topic.name.to_string(), -1)).collect()
+    fn partitions(_: &dyn Names, _: &Call, request: &CreatePartitionsRequest) -> Vec<Touched> {
+        whole(request.topics.iter().map(|topic| topic.name.as_str()))
     }
 
     fn serve(state: &mut State, call: &Call, request: CreatePartitionsRequest) -> Served<CreatePartitionsResponse> {

@@ -13,7 +13,7 @@ use milena_protocol::messages::create_topics_response::{CreatableTopicConfigs, C
 use milena_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, whole};
 use crate::configs;
 use crate::state::State;
 
@@ -27,11 +27,11 @@ impl Api for CreateTopics {
 
     fn digest(_: &dyn Names, _: &Call, request: &CreateTopicsRequest) -> String {
         let one = |topic: &CreatableTopic| format!("{}:{}", topic.name.as_str(), topic.num_partitions);
-        request.topics.iter().map(one).collect::<Vec<_>>().join(",")
+        listed(",", request.topics.iter().map(one))
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &CreateTopicsRequest) -> Vec<(String, i32)> {
-        request.topics.iter().map(|topic| (topic.name.to_string(), -1)).collect()
+    fn partitions(_: &dyn Names, _: &Call, request: &CreateTopicsRequest) -> Vec<Touched> {
+        whole(request.topics.iter().map(|topic| topic.name.as_str()))
     }
 
     fn serve(state: &mut State, call: &Call, request: CreateTopicsRequest) -> Served<CreateTopicsResponse> {

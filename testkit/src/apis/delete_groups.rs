@@ -4,7 +4,7 @@ use milena_protocol::ErrorCode;
 use milena_protocol::messages::delete_groups_response::DeletableGroupResult;
 use milena_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, listed};
 use crate::groups::Phase;
 use crate::state::State;
 
@@ -14,7 +14,7 @@ impl Api for DeleteGroups {
     type Request = DeleteGroupsRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &DeleteGroupsRequest) -> String {
-        request.groups_names.iter().map(|group| group.to_string()).collect::<Vec<_>>().join(",")
+        listed(",", request.groups_names.iter().map(|group| group.as_str()))
     }
 
     fn group(request: &DeleteGroupsRequest) -> Option<String> {

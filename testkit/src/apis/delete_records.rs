@@ -5,7 +5,7 @@ use milena_protocol::ErrorCode;
 use milena_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use milena_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, touches};
 use crate::state::State;
 
 pub(crate) struct DeleteRecords;
@@ -14,21 +14,16 @@ impl Api for DeleteRecords {
     type Request = DeleteRecordsRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &DeleteRecordsRequest) -> String {
-        let mut words = Vec::new();
-        for topic in &request.topics {
-            words.extend(
-                topic.partitions.iter().map(|p| format!("{}-{}<{}", topic.name.as_str(), p.partition_index, p.offset)),
-            );
-        }
-        words.join(" ")
+        let words = request.topics.iter().flat_map(|topic| {
+            let partitions = topic.partitions.iter();
+            partitions.map(|p| format!("{}-{}<{}", topic.name.as_str(), p.partition_index, p.offset))
+        });
+        listed(" ", words)
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &DeleteRecordsRequest) -> Vec<(String, i32)> {
-        let of_topic = |topic: &_| -> Vec<(String, i32)> {
-            let topic: &milena_protocol::messages::delete_records_request::DeleteRecordsTopic = topic;
-            topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index)).collect()
-        };
-        request.topics.iter().flat_map(of_topic).collect()
+    fn partitions(_: &dyn Names, _: &Call, request: &DeleteRecordsRequest) -> Vec<Touched> {
+        let topics = request.topics.iter();
+        topics.flat_map(|topic| touches(&topic.name, topic.partitions.iter().map(|p| p.partition_index))).collect()
     }
 
     fn serve(state: &mut State, call: &Call, request: DeleteRecordsRequest) -> Served<DeleteRecordsResponse> {

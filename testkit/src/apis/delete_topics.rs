@@ -6,7 +6,7 @@ use milena_protocol::messages::delete_topics_response::DeletableTopicResult;
 use milena_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, whole};
 use crate::state::State;
 
 pub(crate) struct DeleteTopics;
@@ -26,11 +26,11 @@ impl Api for DeleteTopics {
             Some(name) => name.to_string(),
             None => topic.topic_id.to_string(),
         };
-        asked(call, request).iter().map(name).collect::<Vec<_>>().join(",")
+        listed(",", asked(call, request).iter().map(name))
     }
 
-    fn partitions(_: &dyn Names, call: &Call, request: &DeleteTopicsRequest) -> Vec<(String, i32)> {
-        asked(call, request).iter().filter_map(|topic| Some((topic.name.as_ref()?.to_string(), -1))).collect()
+    fn partitions(_: &dyn Names, call: &Call, request: &DeleteTopicsRequest) -> Vec<Touched> {
+        whole(asked(call, request).iter().filter_map(|topic| Some(topic.name.as_ref()?.as_str())))
     }
 
     fn serve(state: &mut State, call: &Call, request: DeleteTopicsRequest) -> Served<DeleteTopicsResponse> {

@@ -10,7 +10,7 @@ use milena_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse}
 use milena_protocol::{ErrorCode, StrBytes};
 
 use super::config_resources::{BROKER, TOPIC};
-use super::{Api, Call, Names, Served, create_topics};
+use super::{Api, Call, Names, Served, Touched, create_topics, listed, whole};
 use crate::configs::brokers::{self, BrokerConfig, DEFAULT, DYNAMIC_DEFAULT, DYNAMIC_TOPIC, Synonym};
 use crate::configs::{self, ConfigType};
 use crate::state::State;
@@ -21,12 +21,12 @@ impl Api for DescribeConfigs {
     type Request = DescribeConfigsRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &DescribeConfigsRequest) -> String {
-        request.resources.iter().map(|r| r.resource_name.to_string()).collect::<Vec<_>>().join(",")
+        listed(",", request.resources.iter().map(|r| r.resource_name.as_str()))
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &DescribeConfigsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &DescribeConfigsRequest) -> Vec<Touched> {
         let topics = request.resources.iter().filter(|r| r.resource_type == TOPIC);
-        topics.map(|r| (r.resource_name.to_string(), -1)).collect()
+        whole(topics.map(|r| r.resource_name.as_str()))
     }
 
     fn serve(state: &mut State, call: &Call, request: DescribeConfigsRequest) -> Served<DescribeConfigsResponse> {

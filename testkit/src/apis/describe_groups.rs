@@ -6,7 +6,7 @@ use milena_protocol::messages::describe_groups_response::{DescribedGroup, Descri
 use milena_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, listed};
 use crate::groups::{ClassicGroup, Phase};
 use crate::state::State;
 
@@ -16,7 +16,7 @@ impl Api for DescribeGroups {
     type Request = DescribeGroupsRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &DescribeGroupsRequest) -> String {
-        request.groups.iter().map(|group| group.to_string()).collect::<Vec<_>>().join(",")
+        listed(",", request.groups.iter().map(|group| group.as_str()))
     }
 
     fn group(request: &DescribeGroupsRequest) -> Option<String> {

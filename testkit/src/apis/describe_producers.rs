@@ -2,11 +2,10 @@
 //! after a marker of a new epoch), and where an open transaction begins (−1: there is none).
 
 use milena_protocol::ErrorCode;
-use milena_protocol::messages::describe_producers_request::TopicRequest;
 use milena_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use milena_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, touches};
 use crate::state::State;
 
 pub(crate) struct DescribeProducers;
@@ -14,11 +13,9 @@ pub(crate) struct DescribeProducers;
 impl Api for DescribeProducers {
     type Request = DescribeProducersRequest;
 
-    fn partitions(_: &dyn Names, _: &Call, request: &DescribeProducersRequest) -> Vec<(String, i32)> {
-        let of_topic = |topic: &TopicRequest| -> Vec<(String, i32)> {
-            topic.partition_indexes.iter().map(|partition| (topic.name.to_string(), *partition)).collect()
-        };
-        request.topics.iter().flat_map(of_topic).collect()
+    fn partitions(_: &dyn Names, _: &Call, request: &DescribeProducersRequest) -> Vec<Touched> {
+        let topics = request.topics.iter();
+        topics.flat_map(|topic| touches(&topic.name, topic.partition_indexes.iter().copied())).collect()
     }
 
     fn serve(state: &mut State, call: &Call, request: DescribeProducersRequest) -> Served<DescribeProducersResponse> {

@@ -7,7 +7,7 @@ use milena_protocol::messages::{
 };
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, listed};
 use crate::state::State;
 
 pub(crate) struct DescribeTransactions;
@@ -16,7 +16,7 @@ impl Api for DescribeTransactions {
     type Request = DescribeTransactionsRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &DescribeTransactionsRequest) -> String {
-        request.transactional_ids.iter().map(|id| id.to_string()).collect::<Vec<_>>().join(",")
+        listed(",", request.transactional_ids.iter().map(|id| id.as_str()))
     }
 
     fn transactional_id(request: &DescribeTransactionsRequest) -> Option<String> {

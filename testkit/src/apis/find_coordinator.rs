@@ -7,7 +7,7 @@ use milena_protocol::messages::find_coordinator_response::Coordinator;
 use milena_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, listed};
 use crate::state::State;
 
 pub(crate) struct FindCoordinator;
@@ -20,8 +20,7 @@ impl Api for FindCoordinator {
     type Request = FindCoordinatorRequest;
 
     fn digest(_: &dyn Names, call: &Call, request: &FindCoordinatorRequest) -> String {
-        let keys = keys(call, request);
-        keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(",")
+        listed(",", keys(call, request).iter().map(|key| key.as_str()))
     }
 
     fn group(request: &FindCoordinatorRequest) -> Option<String> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use milena_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, listed};
 use crate::groups::{Join, failed_join};
 use crate::state::State;
 
@@ -22,8 +22,8 @@ impl Api for JoinGroup {
     type Request = JoinGroupRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &JoinGroupRequest) -> String {
-        let protocols: Vec<&str> = request.protocols.iter().map(|protocol| protocol.name.as_str()).collect();
-        format!("{} {:?} [{}]", request.group_id.as_str(), request.member_id.as_str(), protocols.join(","))
+        let protocols = listed(",", request.protocols.iter().map(|protocol| protocol.name.as_str()));
+        format!("{} {:?} [{protocols}]", request.group_id.as_str(), request.member_id.as_str())
     }
 
     fn group(request: &JoinGroupRequest) -> Option<String> {

@@ -5,7 +5,7 @@ use milena_protocol::messages::leave_group_request::MemberIdentity;
 use milena_protocol::messages::leave_group_response::MemberResponse;
 use milena_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, listed};
 use crate::state::State;
 
 pub(crate) struct LeaveGroup;
@@ -21,8 +21,9 @@ impl Api for LeaveGroup {
     type Request = LeaveGroupRequest;
 
     fn digest(_: &dyn Names, call: &Call, request: &LeaveGroupRequest) -> String {
-        let ids: Vec<String> = members(call, request).iter().map(|m| format!("{:?}", m.member_id.as_str())).collect();
-        format!("{} {}", request.group_id.as_str(), ids.join(","))
+        let members = members(call, request);
+        let ids = listed(",", members.iter().map(|m| format!("{:?}", m.member_id.as_str())));
+        format!("{} {ids}", request.group_id.as_str())
     }
 
     fn group(request: &LeaveGroupRequest) -> Option<String> {

@@ -10,7 +10,7 @@ use milena_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use milena_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use milena_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, touches};
 use crate::state::State;
 
 pub(crate) struct ListOffsets;
@@ -19,22 +19,17 @@ impl Api for ListOffsets {
     type Request = ListOffsetsRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &ListOffsetsRequest) -> String {
-        let mut words = Vec::new();
-        for topic in &request.topics {
-            words.extend(
-                topic
-                    .partitions
-                    .iter()
-                    .map(|p| format!("{}-{}@{}", topic.name.as_str(), p.partition_index, p.timestamp)),
-            );
-        }
-        words.join(" ")
+        let words = request.topics.iter().flat_map(|topic| {
+            let partitions = topic.partitions.iter();
+            partitions.map(|p| format!("{}-{}@{}", topic.name.as_str(), p.partition_index, p.timestamp))
+        });
+        listed(" ", words)
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &ListOffsetsRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &ListOffsetsRequest) -> Vec<Touched> {
         let mut touched = Vec::new();
         for topic in &request.topics {
-            touched.extend(topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index)));
+            touched.extend(touches(&topic.name, topic.partitions.iter().map(|p| p.partition_index)));
         }
         touched
     }

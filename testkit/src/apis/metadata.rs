@@ -16,7 +16,7 @@ use milena_protocol::messages::metadata_response::{
 use milena_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served, create_topics};
+use super::{Api, Call, Names, Served, Touched, create_topics, listed, whole};
 use crate::state::State;
 use crate::topics::{Partition, Topic};
 
@@ -35,15 +35,14 @@ impl Api for Metadata {
                     Some(name) => name.to_string(),
                     None => topic.topic_id.to_string(),
                 };
-                topics.iter().map(name).collect::<Vec<_>>().join(",")
+                listed(",", topics.iter().map(name))
             }
             _ => "all".to_owned(),
         }
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &MetadataRequest) -> Vec<(String, i32)> {
-        let topics = request.topics.iter().flatten();
-        topics.filter_map(|topic| Some((topic.name.as_ref()?.to_string(), -1))).collect()
+    fn partitions(_: &dyn Names, _: &Call, request: &MetadataRequest) -> Vec<Touched> {
+        whole(request.topics.iter().flatten().filter_map(|topic| Some(topic.name.as_ref()?.as_str())))
     }
 
     fn serve(state: &mut State, call: &Call, request: MetadataRequest) -> Served<MetadataResponse> {

@@ -18,6 +18,7 @@ mod describe_configs;
 mod describe_groups;
 mod describe_producers;
 mod describe_transactions;
+mod described;
 mod end_txn;
 pub(crate) mod fetch;
 mod find_coordinator;
@@ -49,6 +50,8 @@ use crate::faults::InjectedError;
 use crate::kafka_version::KafkaVersion;
 use crate::state::State;
 use crate::throttling::Throttled;
+pub(crate) use described::{Touched, touches};
+use described::{listed, whole};
 pub(crate) use offset_for_leader_epoch::check_epoch;
 
 /// One request, but for its body.
@@ -126,7 +129,7 @@ pub(crate) trait Names {
     fn name_of(&self, id: &Uuid) -> Option<&str>;
 
     /// The partitions of a fetch session.
-    fn session(&self, broker: i32, session: i32) -> Vec<(String, i32)>;
+    fn session(&self, broker: i32, session: i32) -> Vec<Touched>;
 
     /// The name of a topic that is given by name or, from some version of the API on, by id.
     fn topic_name<'a>(&'a self, by_id: bool, name: &'a str, id: &Uuid) -> Option<&'a str> {
@@ -149,7 +152,7 @@ pub(crate) trait Api: 'static {
     }
 
     /// The partitions that the request touches, for faults.
-    fn partitions(_names: &dyn Names, _call: &Call, _request: &Self::Request) -> Vec<(String, i32)> {
+    fn partitions(_names: &dyn Names, _call: &Call, _request: &Self::Request) -> Vec<Touched> {
         Vec::new()
     }
 
@@ -185,7 +188,7 @@ pub(crate) struct Parked {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Described {
     pub(crate) digest: String,
-    pub(crate) partitions: Vec<(String, i32)>,
+    pub(crate) partitions: Vec<Touched>,
     pub(crate) group: Option<String>,
     pub(crate) transactional_id: Option<String>,
     pub(crate) is_answered: bool,

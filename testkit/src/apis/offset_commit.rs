@@ -11,7 +11,7 @@ use milena_protocol::messages::offset_commit_request::OffsetCommitRequestPartiti
 use milena_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use milena_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, touches};
 use crate::groups::Committed;
 use crate::state::State;
 
@@ -30,18 +30,18 @@ impl Api for OffsetCommit {
             request.member_id.as_str(),
             request.generation_id_or_member_epoch
         );
-        for topic in &request.topics {
-            for p in &topic.partitions {
-                text.push_str(&format!(" {}-{}@{}", topic.name.as_str(), p.partition_index, p.committed_offset));
-            }
-        }
+        let words = request.topics.iter().flat_map(|topic| {
+            let partitions = topic.partitions.iter();
+            partitions.map(|p| format!(" {}-{}@{}", topic.name.as_str(), p.partition_index, p.committed_offset))
+        });
+        text.push_str(&listed("", words));
         text
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &OffsetCommitRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &OffsetCommitRequest) -> Vec<Touched> {
         let mut touched = Vec::new();
         for topic in &request.topics {
-            touched.extend(topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index)));
+            touched.extend(touches(&topic.name, topic.partitions.iter().map(|p| p.partition_index)));
         }
         touched
     }

@@ -9,7 +9,7 @@ use milena_protocol::ErrorCode;
 use milena_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use milena_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, touches};
 use crate::groups::Phase;
 use crate::state::State;
 
@@ -19,14 +19,14 @@ impl Api for OffsetDelete {
     type Request = OffsetDeleteRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &OffsetDeleteRequest) -> String {
-        let topics = request.topics.iter().map(|topic| topic.name.to_string());
-        format!("{} {}", request.group_id.as_str(), topics.collect::<Vec<_>>().join(","))
+        let topics = listed(",", request.topics.iter().map(|topic| topic.name.as_str()));
+        format!("{} {topics}", request.group_id.as_str())
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &OffsetDeleteRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &OffsetDeleteRequest) -> Vec<Touched> {
         let mut touched = Vec::new();
         for topic in &request.topics {
-            touched.extend(topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index)));
+            touched.extend(touches(&topic.name, topic.partitions.iter().map(|p| p.partition_index)));
         }
         touched
     }

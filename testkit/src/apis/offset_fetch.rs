@@ -11,7 +11,7 @@ use milena_protocol::messages::offset_fetch_response::{
 use milena_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, touches};
 use crate::groups::Committed;
 use crate::state::State;
 
@@ -45,13 +45,13 @@ impl Api for OffsetFetch {
     type Request = OffsetFetchRequest;
 
     fn digest(_: &dyn Names, call: &Call, request: &OffsetFetchRequest) -> String {
-        asked(call, request).iter().map(|asked| asked.group.to_string()).collect::<Vec<_>>().join(",")
+        listed(",", asked(call, request).iter().map(|asked| asked.group.as_str()))
     }
 
-    fn partitions(_: &dyn Names, call: &Call, request: &OffsetFetchRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, call: &Call, request: &OffsetFetchRequest) -> Vec<Touched> {
         let mut touched = Vec::new();
         for (topic, partitions) in asked(call, request).into_iter().flat_map(|asked| asked.topics.unwrap_or_default()) {
-            touched.extend(partitions.into_iter().map(|partition| (topic.to_string(), partition)));
+            touched.extend(touches(&topic, partitions));
         }
         touched
     }

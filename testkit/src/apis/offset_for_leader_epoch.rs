@@ -7,7 +7,7 @@ use milena_protocol::ErrorCode;
 use milena_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use milena_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, touches};
 use crate::state::State;
 
 pub(crate) struct OffsetForLeaderEpoch;
@@ -16,22 +16,17 @@ impl Api for OffsetForLeaderEpoch {
     type Request = OffsetForLeaderEpochRequest;
 
     fn digest(_: &dyn Names, _: &Call, request: &OffsetForLeaderEpochRequest) -> String {
-        let mut words = Vec::new();
-        for topic in &request.topics {
-            words.extend(
-                topic
-                    .partitions
-                    .iter()
-                    .map(|p| format!("{}-{} e{}", topic.topic.as_str(), p.partition, p.leader_epoch)),
-            );
-        }
-        words.join(" ")
+        let words = request.topics.iter().flat_map(|topic| {
+            let partitions = topic.partitions.iter();
+            partitions.map(|p| format!("{}-{} e{}", topic.topic.as_str(), p.partition, p.leader_epoch))
+        });
+        listed(" ", words)
     }
 
-    fn partitions(_: &dyn Names, _: &Call, request: &OffsetForLeaderEpochRequest) -> Vec<(String, i32)> {
+    fn partitions(_: &dyn Names, _: &Call, request: &OffsetForLeaderEpochRequest) -> Vec<Touched> {
         let mut touched = Vec::new();
         for topic in &request.topics {
-            touched.extend(topic.partitions.iter().map(|p| (topic.topic.to_string(), p.partition)));
+            touched.extend(touches(&topic.topic, topic.partitions.iter().map(|p| p.partition)));
         }
         touched
     }

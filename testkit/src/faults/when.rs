@@ -9,6 +9,7 @@ use milena_protocol::ApiKey;
 
 use super::fault::{Barrier, Fault, on};
 use super::{Reaction, Site};
+use crate::apis::Touched;
 
 /// What a fault can see of a request.
 pub(crate) struct Facts<'a> {
@@ -19,7 +20,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) client_id: &'a str,
     pub(crate) group: Option<&'a str>,
     pub(crate) transactional_id: Option<&'a str>,
-    pub(crate) partitions: &'a [(String, i32)],
+    pub(crate) partitions: &'a [Touched],
 }
 
 /// The conditions of a fault.
@@ -70,7 +71,7 @@ impl When {
             && self.transactional_id.as_deref().is_none_or(|id| facts.transactional_id == Some(id))
             && (!names_partition
                 || facts.partitions.iter().any(|(topic, partition)| {
-                    self.topic.as_ref().is_none_or(|t| t == topic) && self.partition.is_none_or(|p| p == *partition)
+                    self.topic.as_ref().is_none_or(|t| **t == **topic) && self.partition.is_none_or(|p| p == *partition)
                 }))
     }
 }

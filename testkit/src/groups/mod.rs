@@ -5,11 +5,13 @@ mod classic;
 mod offsets;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use milena_protocol::{ErrorCode, StrBytes};
 use tokio::time::Instant;
 
+use crate::apis::Touched;
 use crate::log::marker::Marker;
 use crate::state::{State, Timer, coordinator_partition};
 use classic::{Answer, Answers};
@@ -56,7 +58,7 @@ pub struct GroupMember {
     /// Its `group.instance.id`, if it is a static member.
     pub instance_id: Option<String>,
     /// The partitions that it was assigned, in order; empty if the assignment is not of the protocol type `consumer`.
-    pub partitions: Vec<(String, i32)>,
+    pub partitions: Vec<(Arc<str>, i32)>,
     /// The assignment as it came from the leader.
     pub assignment: Bytes,
 }
@@ -180,7 +182,7 @@ pub(crate) fn on_marker(state: &mut State, partition: i32, marker: &Marker, now:
 }
 
 /// The partitions of a `ConsumerProtocolAssignment`, in order; what is readable of it.
-pub(crate) fn assigned_partitions(assignment: &Bytes) -> Vec<(String, i32)> {
+pub(crate) fn assigned_partitions(assignment: &Bytes) -> Vec<Touched> {
     let mut partitions = Vec::new();
     // A walk that ends early has read what there is: the bytes come from another member.
     let _ = walk_assignment(assignment.clone(), &mut partitions);
@@ -188,13 +190,14 @@ pub(crate) fn assigned_partitions(assignment: &Bytes) -> Vec<(String, i32)> {
     partitions
 }
 
-fn walk_assignment(mut bytes: Bytes, partitions: &mut Vec<(String, i32)>) -> Option<()> {
+fn walk_assignment(mut bytes: Bytes, partitions: &mut Vec<Touched>) -> Option<()> {
     let _version = bytes.try_get_i16().ok()?;
     for _ in 0..bytes.try_get_i32().ok()? {
         let len = usize::try_from(bytes.try_get_i16().ok()?).ok().filter(|len| *len <= bytes.len())?;
-        let topic = String::from_utf8_lossy(&bytes.split_to(len)).into_owned();
+        // One copy for all its partitions, of which a message can name many with few bytes.
+        let topic: Arc<str> = String::from_utf8_lossy(&bytes.split_to(len)).into();
         for _ in 0..bytes.try_get_i32().ok()? {
-            partitions.push((topic.clone(), bytes.try_get_i32().ok()?));
+            partitions.push((Arc::clone(&topic), bytes.try_get_i32().ok()?));
         }
     }
     Some(())

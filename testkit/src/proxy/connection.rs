@@ -247,7 +247,7 @@ fn describe(names: &dyn Names, call: &apis::Call, head: &RequestHead, request: &
     {
         for topic in fetch.forgotten_topics_data {
             let name = names.topic_name(head.version >= 13, topic.topic.as_str(), &topic.topic_id).unwrap_or_default();
-            described.partitions.retain(|(known, index)| known != name || !topic.partitions.contains(index));
+            described.partitions.retain(|(known, index)| **known != *name || !topic.partitions.contains(index));
         }
     }
     described

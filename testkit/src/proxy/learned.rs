@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::apis::Names;
+use crate::apis::{Names, Touched};
 
-type Places = BTreeSet<(String, i32)>;
+type Places = BTreeSet<Touched>;
 
 #[derive(Default)]
 pub(super) struct Learned {
@@ -53,7 +53,7 @@ impl Learned {
     }
 
     /// A fetch session has these partitions now.
-    pub(super) fn session_is(&mut self, broker: i32, session: i32, places: impl IntoIterator<Item = (String, i32)>) {
+    pub(super) fn session_is(&mut self, broker: i32, session: i32, places: impl IntoIterator<Item = Touched>) {
         self.sessions.insert((broker, session), places.into_iter().collect());
     }
 }
@@ -63,7 +63,7 @@ impl Names for Learned {
         self.topics.get(id).map(String::as_str)
     }
 
-    fn session(&self, broker: i32, session: i32) -> Vec<(String, i32)> {
+    fn session(&self, broker: i32, session: i32) -> Vec<Touched> {
         self.sessions.get(&(broker, session)).into_iter().flatten().cloned().collect()
     }
 }
@@ -88,7 +88,7 @@ mod tests {
         learned.topic(id, "orders");
         learned.topic(Uuid::nil(), "none");
         assert_eq!((learned.name_of(&id), learned.name_of(&Uuid::nil())), (Some("orders"), None));
-        learned.session_is(1, 9, [("orders".to_owned(), 0)]);
+        learned.session_is(1, 9, [("orders".into(), 0)]);
         assert_eq!((learned.session(1, 9).len(), learned.session(2, 9).len()), (1, 0));
     }
 }

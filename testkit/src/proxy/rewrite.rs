@@ -15,7 +15,7 @@ use milena_protocol::messages::{
 use milena_protocol::{ApiKey, Encodable, ErrorCode, HeaderVersion, Request, StrBytes, frame};
 
 use super::Core;
-use crate::apis;
+use crate::apis::{self, Touched};
 use crate::serving::{RequestHead, encode};
 
 /// One request at one broker.
@@ -23,7 +23,7 @@ pub(super) struct Asked<'a> {
     pub(super) broker: i32,
     pub(super) head: &'a RequestHead,
     /// The partitions of a Fetch, with those of its session.
-    pub(super) partitions: &'a [(String, i32)],
+    pub(super) partitions: &'a [Touched],
 }
 
 /// Rewrites an answer, which comes without its length; what goes to the client has one.

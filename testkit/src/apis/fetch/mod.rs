@@ -32,7 +32,7 @@ use milena_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ProducerI
 use milena_protocol::{ErrorCode, StrBytes};
 use tokio::time::Instant;
 
-use super::{Api, Call, Names, Pending, Served};
+use super::{Api, Call, Names, Pending, Served, Touched, listed, touches};
 use crate::invariants::Fetched;
 use crate::state::{State, Timer};
 pub(crate) use sessions::FetchSessions;
@@ -47,17 +47,15 @@ impl Api for Fetch {
     type Request = FetchRequest;
 
     fn digest(names: &dyn Names, call: &Call, request: &FetchRequest) -> String {
-        let mut text = format!("session={}/{}", request.session_id, request.session_epoch);
-        for wanted in wanted(names, call, request) {
-            text.push_str(&format!(" {}-{}@{}", wanted.place.name, wanted.place.partition, wanted.offset));
-        }
-        for place in forgotten(names, call, request) {
-            text.push_str(&format!(" !{}-{}", place.name, place.partition));
-        }
-        text
+        let wanted = wanted(names, call, request).into_iter();
+        let wanted = wanted.map(|w| format!(" {}-{}@{}", w.place.name, w.place.partition, w.offset));
+        let forgotten = forgotten(names, call, request).into_iter();
+        let forgotten = forgotten.map(|place| format!(" !{}-{}", place.name, place.partition));
+        let words = listed("", wanted.chain(forgotten));
+        format!("session={}/{}{words}", request.session_id, request.session_epoch)
     }
 
-    fn partitions(names: &dyn Names, call: &Call, request: &FetchRequest) -> Vec<(String, i32)> {
+    fn partitions(names: &dyn Names, call: &Call, request: &FetchRequest) -> Vec<Touched> {
         let named = wanted(names, call, request).into_iter().map(|wanted| (wanted.place.name, wanted.place.partition));
         named.chain(names.session(call.broker, request.session_id)).collect()
     }
@@ -107,17 +105,25 @@ impl Api for Fetch {
     }
 }
 
-fn place(names: &dyn Names, call: &Call, name: &TopicName, id: uuid::Uuid, partition: i32) -> Place {
+/// These partitions of a topic; they share its name.
+fn places(
+    names: &dyn Names,
+    call: &Call,
+    (name, id): (&TopicName, uuid::Uuid),
+    partitions: impl Iterator<Item = i32>,
+) -> impl Iterator<Item = Place> {
     // A topic that is asked for by id keeps the name it has now; if the id is unknown, the name stays empty.
-    let name = names.topic_name(call.version >= 13, name, &id).unwrap_or_default().to_owned();
-    Place { name, id, partition }
+    let name = names.topic_name(call.version >= 13, name, &id).unwrap_or_default();
+    touches(name, partitions).map(move |(name, partition)| Place { name, id, partition })
 }
 
 fn wanted(names: &dyn Names, call: &Call, request: &FetchRequest) -> Vec<Wanted> {
     let mut all = Vec::new();
     for topic in &request.topics {
-        all.extend(topic.partitions.iter().map(|p| Wanted {
-            place: place(names, call, &topic.topic, topic.topic_id, p.partition),
+        let indexes = topic.partitions.iter().map(|p| p.partition);
+        let places = places(names, call, (&topic.topic, topic.topic_id), indexes);
+        all.extend(topic.partitions.iter().zip(places).map(|(p, place)| Wanted {
+            place,
             current_leader_epoch: if call.version >= 9 { p.current_leader_epoch } else { -1 },
             last_fetched_epoch: if call.version >= 12 { p.last_fetched_epoch } else { -1 },
             offset: p.fetch_offset,
@@ -132,7 +138,7 @@ fn wanted(names: &dyn Names, call: &Call, request: &FetchRequest) -> Vec<Wanted>
 fn forgotten(names: &dyn Names, call: &Call, request: &FetchRequest) -> Vec<Place> {
     let mut all = Vec::new();
     for topic in &request.forgotten_topics_data {
-        all.extend(topic.partitions.iter().map(|p| place(names, call, &topic.topic, topic.topic_id, *p)));
+        all.extend(places(names, call, (&topic.topic, topic.topic_id), topic.partitions.iter().copied()));
     }
     all
 }
@@ -161,7 +167,8 @@ struct ParkedFetch {
 fn park(state: &mut State, fetch: ParkedFetch, deadline: Instant) {
     let id = state.fetches.next;
     state.fetches.next += 1;
-    let places: Vec<(String, i32)> = fetch.wanted(state).map(|w| (w.place.name.clone(), w.place.partition)).collect();
+    let places: Vec<(String, i32)> =
+        fetch.wanted(state).map(|w| (w.place.name.to_string(), w.place.partition)).collect();
     for place in &places {
         state.fetches.waiting.entry(place.clone()).or_default().insert(id);
     }
@@ -270,7 +277,7 @@ impl ParkedFetch {
         }
         for (place, data) in answers {
             let same = |topic: &&mut FetchableTopicResponse| {
-                if self.call.version >= 13 { topic.topic_id == place.id } else { topic.topic.as_str() == place.name }
+                if self.call.version >= 13 { topic.topic_id == place.id } else { topic.topic.as_str() == &*place.name }
             };
             // Only neighbours share a topic entry: the order of partitions stays the order in which they were read.
             match response.responses.last_mut().filter(same) {
@@ -280,7 +287,7 @@ impl ParkedFetch {
                     if self.call.version >= 13 {
                         topic.topic_id = place.id;
                     } else {
-                        topic.topic = TopicName(StrBytes::from_string(place.name));
+                        topic.topic = TopicName(StrBytes::from_string(place.name.to_string()));
                     }
                     response.responses.push(topic);
                 }

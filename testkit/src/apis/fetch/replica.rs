@@ -47,7 +47,7 @@ impl ParkedFetch {
         let (broker, version) = (self.call.broker, self.call.version);
         self.call.injected(name, *partition)?;
         let unknown = if version >= 13 { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
-        let topic = state.topics.get(name).ok_or(unknown)?;
+        let topic = state.topics.get(&**name).ok_or(unknown)?;
         if version >= 13 && topic.id != wanted.place.id {
             return Err(ErrorCode::UNKNOWN_TOPIC_ID); // deleted and made again
         }

@@ -1,6 +1,7 @@
 //! Fetch sessions (KIP-227): a client names its partitions once, and later only what changed; the broker answers only what changed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use milena_protocol::ErrorCode;
 use uuid::Uuid;
@@ -11,7 +12,7 @@ const SLOTS: usize = 1_000;
 /// A partition as a client names it: by topic id from v13 on, by name before.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) id: Uuid,
     pub(crate) partition: i32,
 }

@@ -25,7 +25,7 @@ use milena_protocol::messages::produce_response::{
 use milena_protocol::messages::{BrokerId, ProduceRequest, ProduceResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::{Api, Call, Names, Served};
+use super::{Api, Call, Names, Served, Touched, listed, touches};
 use crate::log::batch::{self, BatchHeader, Refusal, Rules};
 use crate::planted::Defect;
 use crate::state::State;
@@ -39,30 +39,28 @@ impl Api for Produce {
     type Request = ProduceRequest;
 
     fn digest(names: &dyn Names, call: &Call, request: &ProduceRequest) -> String {
-        let mut text = format!("acks={}", request.acks);
-        for topic in &request.topic_data {
+        let words = request.topic_data.iter().flat_map(|topic| {
             let name = name(names, call, topic).unwrap_or("?");
-            for partition in &topic.partition_data {
-                text.push_str(&format!(" {name}-{}", partition.index));
+            topic.partition_data.iter().map(move |partition| {
+                let mut word = format!(" {name}-{}", partition.index);
                 if let Some(batch) = partition.records.as_ref().and_then(|bytes| BatchHeader::read(bytes)) {
-                    text.push_str(&format!(":{}", batch.count));
+                    word.push_str(&format!(":{}", batch.count));
                     if batch.producer_id >= 0 {
-                        text.push_str(&format!(
-                            "@{}/{}/{}",
-                            batch.producer_id, batch.producer_epoch, batch.base_sequence
-                        ));
+                        let BatchHeader { producer_id, producer_epoch, base_sequence, .. } = batch;
+                        word.push_str(&format!("@{producer_id}/{producer_epoch}/{base_sequence}"));
                     }
                 }
-            }
-        }
-        text
+                word
+            })
+        });
+        format!("acks={}{}", request.acks, listed("", words))
     }
 
-    fn partitions(names: &dyn Names, call: &Call, request: &ProduceRequest) -> Vec<(String, i32)> {
+    fn partitions(names: &dyn Names, call: &Call, request: &ProduceRequest) -> Vec<Touched> {
         let mut touched = Vec::new();
         for topic in &request.topic_data {
             if let Some(name) = name(names, call, topic) {
-                touched.extend(topic.partition_data.iter().map(|p| (name.to_owned(), p.index)));
+                touched.extend(touches(name, topic.partition_data.iter().map(|p| p.index)));
             }
         }
         touched
