@@ -567,7 +567,7 @@ impl Cluster {
     /// Stops the cluster and waits until every task and socket of it has ended.
     ///
     /// # Panics
-    /// When the cluster saw [violations](Self::violations), or a [fault](Self::faults) never fired.
+    /// When the cluster saw [violations](Self::violations), a [fault](Self::faults) never fired, or the brokers panicked themselves.
     ///
     /// # Cancel safety
     /// A dropped future has stopped the cluster already; only nobody waits for its tasks.
@@ -596,6 +596,7 @@ impl Cluster {
         if !what.is_empty() {
             what.insert(0, "the cluster saw what must not happen:".to_owned());
         }
+        what.extend(self.shared.control(|state| state.panicked.clone()));
         what.append(silent);
         let (log, seed) = self.shared.control(|state| (state.log.clone(), state.settings.seed));
         failure::judge(&what, &log, seed);

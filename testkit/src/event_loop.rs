@@ -9,6 +9,7 @@
     reason = "the driver of the kit: it reads the clock and spawns, all else takes `now`"
 )]
 
+use std::any::Any;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -52,7 +53,15 @@ impl Shared {
             runtime,
             alive: Mutex::new(Some(alive)),
         });
-        shared.spawn(run(Arc::clone(&shared), queue));
+        let running = shared.runtime.spawn(run(Arc::clone(&shared), queue));
+        let watching = Arc::clone(&shared);
+        shared.spawn(async move {
+            if let Err(end) = running.await
+                && let Ok(panic) = end.try_into_panic()
+            {
+                watching.broken(&*panic);
+            }
+        });
         (shared, ended)
     }
 
@@ -93,6 +102,16 @@ impl Shared {
     pub(crate) fn stop(&self) {
         self.control(State::stop);
         self.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// The loop has panicked: without this every client would wait for its answer for ever.
+    fn broken(&self, panic: &(dyn Any + Send)) {
+        let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("a panic without words");
+        self.control(|state| {
+            state.panicked = Some(format!("the brokers panicked, which is a bug of the kit: {text}"));
+            state.stop();
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

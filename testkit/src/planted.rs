@@ -16,4 +16,6 @@ pub enum Defect {
     HighWatermarkAheadOfIsr,
     /// A batch with `acks=all` is acknowledged as soon as its leader has it, however few replicas are in sync.
     AckBeforeMinIsr,
+    /// The task of all brokers panics at the first request.
+    Panic,
 }

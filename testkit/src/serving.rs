@@ -10,9 +10,13 @@ use tokio::time::Instant;
 use crate::apis::{self, Call, Described, Parked, Pending};
 use crate::faults::{Chosen, Facts, Held, InjectedError, Reaction, damage};
 use crate::network::Waiting;
+use crate::planted::Defect;
 use crate::request_log::RequestEntry;
 use crate::state::{State, Timer};
 use crate::throttling::Throttled;
+
+/// Why a connection is closed that a fault cuts behind a request.
+const AFTER_APPLIED: &str = "a fault, after the request was applied";
 
 /// What goes back to a connection's task.
 pub(crate) enum Answer {
@@ -68,6 +72,7 @@ impl State {
         if broker.is_some_and(|broker| !self.network.lets_requests(broker)) {
             return self.network.wait(Waiting::Request { connection, frame });
         }
+        assert!(self.settings.planted != Some(Defect::Panic), "a planted panic");
         self.take_in(connection, frame, Judged::Now, now);
     }
 
@@ -253,7 +258,17 @@ impl State {
     }
 
     /// The request gets no answer (acks=0); the next one may come.
-    pub(crate) fn answer_nothing(&mut self, connection: u64) {
+    pub(crate) fn answer_nothing(&mut self, connection: u64, now: Instant) {
+        let Some(entry) = self.connections.get_mut(&connection) else { return };
+        let Serving { reaction, instead } = entry.serving.take().unwrap_or_default();
+        if let Some(instead) = instead {
+            return self.run(instead, now);
+        }
+        match reaction.map(|chosen| chosen.reaction) {
+            Some(Reaction::ApplyThenDisconnect) => return self.cut(connection, now, AFTER_APPLIED),
+            Some(Reaction::ApplyThenDrop) => return,
+            _ => {}
+        }
         if let Some(time) = self.throttle_of(connection) {
             self.send(connection, Answer::Mute(time));
         }
@@ -269,7 +284,7 @@ impl State {
         let Some(chosen) = reaction else { return self.send(connection, Answer::Frame(frame)) };
         match chosen.reaction {
             Reaction::ApplyThenDrop => {}
-            Reaction::ApplyThenDisconnect => self.cut(connection, now, "a fault, after the request was applied"),
+            Reaction::ApplyThenDisconnect => self.cut(connection, now, AFTER_APPLIED),
             Reaction::DelayAnswer(delay) => self.at(now + delay, Timer::Answer { connection, frame }),
             Reaction::HoldAnswer => {
                 if let Some(Held::Answer { connection, frame }) =
@@ -383,6 +398,8 @@ impl RequestHead {
             group: described.group.as_deref(),
             transactional_id: described.transactional_id.as_deref(),
             partitions: &described.partitions,
+            is_answered: described.is_answered,
+            tells_only: described.tells_only,
         }
     }
 

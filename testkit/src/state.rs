@@ -111,6 +111,8 @@ pub(crate) struct State {
     next_timer: u64,
     pub(crate) started: Instant,
     pub(crate) stopped: bool,
+    /// Why there are no brokers any more, if it is their own fault.
+    pub(crate) panicked: Option<String>,
 }
 
 /// Hands out producer ids. The first is 0, as on a new Kafka cluster: a client may not take 0 for "none".
@@ -164,6 +166,7 @@ impl State {
             next_timer: 0,
             started: now,
             stopped: false,
+            panicked: None,
         }
     }
 
@@ -466,6 +469,10 @@ impl State {
 impl Names for State {
     fn name_of(&self, id: &Uuid) -> Option<&str> {
         self.topic_names.get(id).map(String::as_str)
+    }
+
+    fn has_topics(&self) -> bool {
+        !self.topics.is_empty()
     }
 
     fn session(&self, broker: i32, session: i32) -> Vec<Touched> {

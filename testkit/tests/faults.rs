@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{TestBatch, connect, connect_tcp, produce_request};
 use milena_protocol::ErrorCode;
 use milena_protocol::messages::{MetadataRequest, ProduceRequest};
-use milena_testkit::{Api, Cluster, Reaction};
+use milena_testkit::{Api, Cluster, Proxy, Reaction};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
@@ -265,6 +265,104 @@ async fn the_same_faults_work_over_tcp() {
     raw.send(9, &MetadataRequest::default()).await;
     assert!(raw.receive::<MetadataRequest>(9).await.is_none());
     cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_answer_can_be_cut_off_and_there_is_nothing_to_hold() {
+    let cluster = cluster();
+    let faults = cluster.faults();
+    let end = || cluster.partition_info("t", 0).log_end_offset;
+    let unanswered = async |reaction: Reaction| {
+        let mut raw = connect(&cluster, 1).await;
+        let fault = faults.when(Api::Produce).optional().then(reaction);
+        raw.send(9, &produce_request("t", 0, batch("a"), 0)).await;
+        tokio::time::sleep(SECOND).await;
+        let fired = fault.fired();
+        fault.remove();
+        (raw, fired)
+    };
+    for reaction in [
+        Reaction::DelayAnswer(SECOND * 60),
+        Reaction::HoldAnswer,
+        Reaction::CorruptAnswer,
+        Reaction::TruncateAnswer,
+        Reaction::WrongCorrelationId,
+    ] {
+        let before = end();
+        let (mut raw, fired) = unanswered(reaction).await;
+        assert_eq!((fired, end()), (0, before + 1), "{reaction:?}");
+        raw.call(9, MetadataRequest::default()).await;
+    }
+    for reaction in
+        [Reaction::ApplyThenDisconnect, Reaction::ApplyThenError(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)]
+    {
+        let before = end();
+        let (mut raw, fired) = unanswered(reaction).await;
+        assert_eq!((fired, end()), (1, before + 1), "{reaction:?}");
+        assert!(raw.is_closed().await, "{reaction:?}");
+    }
+    let (mut raw, fired) = unanswered(Reaction::ApplyThenDrop).await;
+    raw.send(9, &MetadataRequest::default()).await;
+    assert!(fired == 1 && raw.is_silent_for(SECOND * 60).await);
+
+    let barrier = cluster.stop_when(Api::Produce).before_answering();
+    let (_, fired) = unanswered(Reaction::Drop).await;
+    assert_eq!((fired, barrier.is_reached()), (1, false));
+    drop(barrier);
+    assert!(told_at_the_end(cluster).contains("when Produce, then HoldAnswer; no request was like that"));
+}
+
+#[tokio::test]
+async fn a_proxy_cuts_off_behind_a_request_without_an_answer() {
+    let cluster = Cluster::builder().brokers(1).topic("t", 1).start().await.unwrap();
+    let proxy = Proxy::builder(cluster.bootstrap_servers()).start().await.unwrap();
+    let mut raw = connect_tcp(proxy.bootstrap_servers().parse().unwrap()).await;
+    let held = proxy.stop_when(Api::Produce).optional().before_answering();
+    let cut = proxy.faults().when(Api::Produce).then(Reaction::ApplyThenDisconnect);
+    raw.send(9, &produce_request("t", 0, batch("a"), 0)).await;
+    assert!(raw.is_closed().await);
+    assert_eq!((cut.fired(), held.is_reached()), (1, false));
+    let applied = async {
+        while cluster.partition_info("t", 0).log_end_offset < 1 {
+            common::pause().await;
+        }
+    };
+    timeout(SECOND * 60, applied).await.expect("it is applied");
+    let mut raw = connect_tcp(proxy.bootstrap_servers().parse().unwrap()).await;
+    let silent = proxy.faults().when(Api::Produce).then(Reaction::ApplyThenDrop);
+    raw.send(9, &produce_request("t", 0, batch("b"), 0)).await;
+    raw.send(9, &MetadataRequest::default()).await;
+    assert!(raw.is_silent_for(SECOND).await && silent.fired() == 1);
+    proxy.shutdown();
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_for_metadata_waits_for_an_answer_that_has_a_place_for_it() {
+    let cluster = cluster();
+    let mut raw = connect(&cluster, 1).await;
+    let brokers_only = || MetadataRequest::default().with_topics(Some(Vec::new()));
+    let all = || MetadataRequest::default().with_topics(None);
+    let code = ErrorCode::LEADER_NOT_AVAILABLE;
+    let error = cluster.faults().when(Api::Metadata).then(Reaction::Error(code));
+    raw.call(12, brokers_only()).await;
+    raw.call(13, brokers_only()).await;
+    assert_eq!(error.fired(), 0);
+    let answer = raw.call(12, all()).await;
+    assert_eq!((error.fired(), answer.topics[0].error_code), (1, code.0));
+    assert_eq!(answer.topics[0].name.as_ref().map(|name| name.as_str()), Some("t"));
+
+    let code = ErrorCode::REBOOTSTRAP_REQUIRED;
+    let whole = cluster.faults().when(Api::Metadata).then(Reaction::Error(code));
+    raw.call(12, brokers_only()).await;
+    assert_eq!(whole.fired(), 0);
+    assert_eq!((raw.call(13, brokers_only()).await.error_code, whole.fired()), (code.0, 1));
+    cluster.shutdown().await;
+
+    let cluster = Cluster::builder().brokers(1).start_in_memory().unwrap();
+    cluster.faults().when(Api::Metadata).then(Reaction::Error(ErrorCode::LEADER_NOT_AVAILABLE));
+    connect(&cluster, 1).await.call(12, all()).await;
+    assert!(told_at_the_end(cluster).contains("never fired"), "there are no topics");
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,11 +20,23 @@ use alloc::Counting;
 use bytes::{BufMut, Bytes, BytesMut};
 use common::script::{Script, code, compare, text};
 use common::*;
+use milena_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use milena_protocol::messages::create_topics_request::CreatableTopic;
+use milena_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use milena_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use milena_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use milena_protocol::messages::metadata_request::MetadataRequestTopic;
+use milena_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use milena_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use milena_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use milena_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use milena_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use milena_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use milena_protocol::messages::*;
-use milena_testkit::{Cluster, real_bootstrap_servers, seeds};
+use milena_protocol::{Request, StrBytes};
+use milena_testkit::{Cluster, MemoryStream, Reaction, real_bootstrap_servers, seeds};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 #[global_allocator]
@@ -80,7 +92,8 @@ fn changed_requests_neither_panic_nor_buy_memory() {
             }
             for broker in 1..=3 {
                 let mut raw = connect(&cluster, broker).await;
-                let metadata = raw.call(12, MetadataRequest::default().with_topics(None)).await;
+                let metadata = raw.call(12, MetadataRequest::default().with_topics(None));
+                let metadata = tokio::time::timeout(Duration::from_secs(60), metadata).await.expect("brokers answer");
                 assert_eq!(metadata.brokers.len(), 3);
             }
             let bugs: Vec<String> = cluster.take_violations();
@@ -91,6 +104,114 @@ fn changed_requests_neither_panic_nor_buy_memory() {
     }
     println!("{answered} answered, {closed} closed, {silent} silent");
     assert!(answered > 0 && closed > 0);
+}
+
+/// How many partitions a request names of one topic: each is a few bytes there, and the name 32 KiB.
+const PARTITIONS: i32 = 20_000;
+
+async fn is_cheap<R: Request>(raw: &mut Raw<MemoryStream>, version: i16, request: R) -> R::Response {
+    raw.record();
+    alloc::begin();
+    let answer = raw.call(version, request).await;
+    let used = alloc::used();
+    let sent = raw.recorded()[0].len();
+    let limit = ALLOWANCE + FACTOR * sent;
+    assert!(used.peak <= limit, "{} v{version}: {} bytes for a request of {sent}", R::KEY, used.peak);
+    answer
+}
+
+/// A request of each API that names partitions, for very many of a topic with a very long name.
+async fn long_names(raw: &mut Raw<MemoryStream>) {
+    let long = || TopicName(StrBytes::from_string("x".repeat(i16::MAX as usize)));
+    let all = || 0..PARTITIONS;
+
+    let topic = OffsetFetchRequestTopics::default().with_name(long()).with_partition_indexes(all().collect());
+    let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(text("g"))).with_topics(Some(vec![topic]));
+    is_cheap(raw, 8, OffsetFetchRequest::default().with_groups(vec![group])).await;
+
+    let topic = describe_producers_request::TopicRequest::default().with_name(long());
+    let topic = topic.with_partition_indexes(all().collect());
+    is_cheap(raw, 0, DescribeProducersRequest::default().with_topics(vec![topic])).await;
+
+    let partitions = all().map(|p| ListOffsetsPartition::default().with_partition_index(p)).collect();
+    let topic = ListOffsetsTopic::default().with_name(long()).with_partitions(partitions);
+    is_cheap(raw, 6, ListOffsetsRequest::default().with_topics(vec![topic])).await;
+
+    let partitions = all().map(|p| FetchPartition::default().with_partition(p)).collect();
+    let topic = FetchTopic::default().with_topic(long()).with_partitions(partitions);
+    is_cheap(raw, 12, FetchRequest::default().with_session_epoch(-1).with_topics(vec![topic])).await;
+
+    let partitions = all().map(|p| PartitionProduceData::default().with_index(p).with_records(None)).collect();
+    let topic = TopicProduceData::default().with_name(long()).with_partition_data(partitions);
+    is_cheap(raw, 9, ProduceRequest::default().with_acks(1).with_topic_data(vec![topic])).await;
+
+    let partitions = all().map(|p| OffsetCommitRequestPartition::default().with_partition_index(p)).collect();
+    let topic = OffsetCommitRequestTopic::default().with_name(long()).with_partitions(partitions);
+    let commit = OffsetCommitRequest::default().with_group_id(GroupId(text("g"))).with_topics(vec![topic]);
+    is_cheap(raw, 8, commit.with_generation_id_or_member_epoch(-1)).await;
+
+    let topic = AddPartitionsToTxnTopic::default().with_name(long()).with_partitions(all().collect());
+    is_cheap(raw, 3, AddPartitionsToTxnRequest::default().with_v3_and_below_topics(vec![topic])).await;
+
+    let partitions = all().map(|p| DeleteRecordsPartition::default().with_partition_index(p)).collect();
+    let topic = DeleteRecordsTopic::default().with_name(long()).with_partitions(partitions);
+    is_cheap(raw, 2, DeleteRecordsRequest::default().with_topics(vec![topic])).await;
+
+    let partitions = all().map(|p| OffsetForLeaderPartition::default().with_partition(p)).collect();
+    let topic = OffsetForLeaderTopic::default().with_topic(long()).with_partitions(partitions);
+    is_cheap(raw, 4, OffsetForLeaderEpochRequest::default().with_topics(vec![topic])).await;
+
+    let partitions = all().map(|p| OffsetDeleteRequestPartition::default().with_partition_index(p)).collect();
+    let topic = OffsetDeleteRequestTopic::default().with_name(long()).with_partitions(partitions);
+    is_cheap(raw, 0, OffsetDeleteRequest::default().with_group_id(GroupId(text("g"))).with_topics(vec![topic])).await;
+}
+
+#[test]
+fn a_long_name_of_many_partitions_is_kept_once() {
+    simulate(async {
+        // On for the log, off for the log but on for a fault that compares, and off for both.
+        for (log, fault) in [(true, false), (false, true), (false, false)] {
+            let cluster = Cluster::builder().brokers(1).request_log(log).start_in_memory().unwrap();
+            if fault {
+                cluster.faults().any().topic("another").optional().then(Reaction::Drop);
+            }
+            let mut raw = connect(&cluster, 1).await;
+            long_names(&mut raw).await;
+            cluster.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn an_assignment_of_one_partition_many_times_buys_no_memory_and_is_told_a_few_times() {
+    simulate(async {
+        let cluster = Cluster::builder().brokers(1).start_in_memory().unwrap();
+        let mut raw = connect(&cluster, 1).await;
+        let protocol = JoinGroupRequestProtocol::default().with_name(text("range"));
+        let join = JoinGroupRequest::default()
+            .with_group_id(GroupId(text("g")))
+            .with_session_timeout_ms(10_000)
+            .with_rebalance_timeout_ms(60_000)
+            .with_protocol_type(text("consumer"))
+            .with_protocols(vec![protocol]);
+        let joined = raw.call(3, join).await;
+        let mut assignment = BytesMut::new();
+        assignment.put_slice(&[0, 0, 0, 0, 0, 1, 0x7f, 0xff]); // version, topics, length of the name
+        assignment.put_bytes(b'x', i16::MAX as usize);
+        assignment.put_i32(PARTITIONS);
+        assignment.put_bytes(0, 4 * PARTITIONS as usize);
+        let assignment = SyncGroupRequestAssignment::default()
+            .with_member_id(joined.member_id.clone())
+            .with_assignment(assignment.freeze());
+        let sync = SyncGroupRequest::default()
+            .with_group_id(GroupId(text("g")))
+            .with_generation_id(joined.generation_id)
+            .with_member_id(joined.member_id)
+            .with_assignments(vec![assignment]);
+        assert_eq!(is_cheap(&mut raw, 3, sync).await.error_code, 0);
+        assert_eq!(cluster.take_violations().len(), 10);
+        cluster.shutdown().await;
+    });
 }
 
 /// Compressed records whose first bytes promise more than a machine has.

@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{TestBatch, connect, fetch_request, produce_request};
+use std::time::Duration;
+
+use common::{TestBatch, connect, connect_tcp, fetch_request, produce_request, try_connect};
 use milena_protocol::ErrorCode;
 use milena_testkit::planted::Defect;
 use milena_testkit::{Cluster, ClusterBuilder};
@@ -53,6 +55,37 @@ async fn a_duplicate_that_is_accepted_is_noticed() {
         violations[0].contains("producer 7 wrote sequence 0 of epoch 0 at offset 4 behind sequence 3"),
         "{violations:?}"
     );
+}
+
+/// What a cluster says at its end whose brokers have panicked.
+#[expect(clippy::disallowed_methods, reason = "a task of its own may panic")]
+async fn told_at_the_end(cluster: Cluster) -> String {
+    let end = tokio::time::timeout(Duration::from_secs(60), tokio::spawn(cluster.shutdown())).await;
+    *end.expect("the cluster ends").unwrap_err().into_panic().downcast::<String>().unwrap()
+}
+
+const PANICKED: &str = "the brokers panicked, which is a bug of the kit: a planted panic";
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_panic_hang_up_on_everybody_and_fail_the_test() {
+    // Who does not want violations is told, too.
+    let cluster = builder().planted(Defect::Panic).check_invariants(false).start_in_memory().unwrap();
+    let (mut one, mut two) = (connect(&cluster, 1).await, connect(&cluster, 2).await);
+    one.send(9, &produce_request("t", 0, batch(0), -1)).await;
+    assert!(one.is_closed().await && two.is_closed().await);
+    assert!(try_connect(&cluster, 1).await.is_err());
+    let told = told_at_the_end(cluster).await;
+    assert!(told.contains(PANICKED) && told.contains(" connected\n"), "{told}");
+}
+
+#[tokio::test]
+async fn brokers_that_panic_over_tcp_hang_up_too() {
+    let cluster = builder().brokers(1).planted(Defect::Panic).start().await.unwrap();
+    let mut raw = connect_tcp(cluster.bootstrap_servers().parse().unwrap()).await;
+    raw.send(9, &produce_request("t", 0, batch(0), -1)).await;
+    assert!(raw.is_closed().await);
+    let told = told_at_the_end(cluster).await;
+    assert!(told.contains(PANICKED), "{told}");
 }
 
 /// Reads with the leader epoch of two leaders ago.

@@ -7,7 +7,10 @@ use std::sync::Arc;
 pub(crate) type Touched = (Arc<str>, i32);
 
 /// These partitions of a topic.
-pub(crate) fn touches(topic: &str, partitions: impl IntoIterator<Item = i32>) -> impl Iterator<Item = Touched> {
+pub(crate) fn touches<I: IntoIterator<Item = i32>>(
+    topic: &str,
+    partitions: I,
+) -> impl Iterator<Item = Touched> + use<I> {
     let topic: Arc<str> = topic.into();
     partitions.into_iter().map(move |partition| (Arc::clone(&topic), partition))
 }

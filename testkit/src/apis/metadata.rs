@@ -45,6 +45,18 @@ impl Api for Metadata {
         whole(request.topics.iter().flatten().filter_map(|topic| Some(topic.name.as_ref()?.as_str())))
     }
 
+    fn tells_only(names: &dyn Names, call: &Call, request: &MetadataRequest) -> Option<&'static [ErrorCode]> {
+        let has_topics = match &request.topics {
+            Some(topics) if call.version > 0 || !topics.is_empty() => !topics.is_empty(),
+            _ => names.has_topics(),
+        };
+        match call.version {
+            _ if has_topics => None,
+            ..13 => Some(&[]),
+            _ => Some(&[ErrorCode::REBOOTSTRAP_REQUIRED]),
+        }
+    }
+
     fn serve(state: &mut State, call: &Call, request: MetadataRequest) -> Served<MetadataResponse> {
         let all = match &request.topics {
             None => true,
@@ -52,7 +64,10 @@ impl Api for Metadata {
         };
         let mut topics = Vec::new();
         if all {
-            topics.extend(state.topics.iter().map(|(name, topic)| describe(state, call, name, topic)));
+            topics.extend(state.topics.iter().map(|(name, topic)| match call.injected(name, -1) {
+                Ok(()) => describe(state, call, name, topic),
+                Err(code) => fail(call, name, topic, code),
+            }));
         } else {
             for asked in request.topics.unwrap_or_default() {
                 topics.push(one(state, call, &asked, request.allow_auto_topic_creation || call.version < 4));
@@ -119,6 +134,18 @@ fn one(state: &mut State, call: &Call, asked: &MetadataRequestTopic, may_create:
         state.create_topic(&name, replicas, Default::default());
     }
     fail(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+}
+
+/// A topic that is there, and that a fault wants to be refused.
+fn fail(call: &Call, name: &str, topic: &Topic, code: ErrorCode) -> MetadataResponseTopic {
+    let mut failed = MetadataResponseTopic::default()
+        .with_error_code(code.0)
+        .with_name(Some(TopicName(StrBytes::from_string(name.to_owned()))))
+        .with_topic_authorized_operations(NO_OPERATIONS);
+    if call.version >= 10 {
+        failed.topic_id = topic.id;
+    }
+    failed
 }
 
 fn describe(state: &State, call: &Call, name: &str, topic: &Topic) -> MetadataResponseTopic {

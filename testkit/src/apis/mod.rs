@@ -128,6 +128,11 @@ pub(crate) trait Names {
     /// The name of the topic with this id.
     fn name_of(&self, id: &Uuid) -> Option<&str>;
 
+    /// Whether there are any topics.
+    fn has_topics(&self) -> bool {
+        true
+    }
+
     /// The partitions of a fetch session.
     fn session(&self, broker: i32, session: i32) -> Vec<Touched>;
 
@@ -171,6 +176,11 @@ pub(crate) trait Api: 'static {
         true
     }
 
+    /// The only error codes that have a place in the answer, for faults; `None` if all have.
+    fn tells_only(_names: &dyn Names, _call: &Call, _request: &Self::Request) -> Option<&'static [ErrorCode]> {
+        None
+    }
+
     /// Serves the request.
     fn serve(state: &mut State, call: &Call, request: Self::Request) -> Served<<Self::Request as Request>::Response>;
 }
@@ -192,6 +202,8 @@ pub(crate) struct Described {
     pub(crate) group: Option<String>,
     pub(crate) transactional_id: Option<String>,
     pub(crate) is_answered: bool,
+    /// The only codes that have a place in the answer; `None` if all have.
+    pub(crate) tells_only: Option<&'static [ErrorCode]>,
 }
 
 /// A request that has been decoded.
@@ -246,6 +258,7 @@ fn describe<A: Api>(names: &dyn Names, call: &Call, request: &A::Request) -> Des
         group: A::group(request),
         transactional_id: A::transactional_id(request),
         is_answered: A::is_answered(request),
+        tells_only: A::tells_only(names, call, request),
     }
 }
 
@@ -266,7 +279,7 @@ fn open<A: Api>(state: &State, call: &Call, body: Bytes) -> Result<Opened, Strin
             match A::serve(state, &call, request) {
                 Served::Now(response) => state.answer(&call.pending(), &response, call.now),
                 Served::Later => {}
-                Served::Never => state.answer_nothing(call.connection),
+                Served::Never => state.answer_nothing(call.connection, call.now),
                 Served::Close(reason) => return Err(Close(reason)),
             }
             Ok(())

@@ -27,6 +27,10 @@
 //! fault and the line that made it, unless it is [`optional`](FaultBuilder::optional), has a
 //! [`probability`](FaultBuilder::probability), or was [removed](Fault::remove). A test that fails anyway keeps its own panic.
 //!
+//! **A request that gets no answer** (Produce with acks=0) can be dropped, cut off, delayed and copied as others can; a reaction that does
+//! something with the answer ([`DelayAnswer`](Reaction::DelayAnswer), [`HoldAnswer`](Reaction::HoldAnswer) and the damages) does not fire
+//! at it, and an error closes the connection, as brokers do.
+//!
 //! The conditions are in `when.rs`, the comparison in `rules.rs`, what a test holds in its hand in `fault.rs`, and what happens to the
 //! bytes of an answer in `damage.rs`. Who does what a fault wants is the in-process cluster's `serving.rs`, or the proxy.
 
@@ -61,7 +65,8 @@ pub(crate) trait Site: Send + Sync {
 pub enum Reaction {
     /// Answers with this code: for the partitions that the fault names, or for all of them, or for the whole request where the API
     /// has no partitions. Nothing is applied there. Codes of fetch sessions stand at the top of a Fetch response, and an error of
-    /// OffsetFetch that names no topic is the group's.
+    /// OffsetFetch that names no topic is the group's. A request whose answer has no place for the code does not match: Metadata that
+    /// asks for brokers only (but for `REBOOTSTRAP_REQUIRED` from v13 on).
     Error(ErrorCode),
     /// Neither applies nor answers; the connection stays open and, as a broker serves one request at a time, silent.
     Drop,
@@ -104,6 +109,21 @@ pub enum Reaction {
 }
 
 impl Reaction {
+    /// Whether it can be had of this request: what is to be done with an answer needs one, and a code needs a place in it.
+    fn fits(self, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::Error(code) | Self::ApplyThenError(code) => {
+                facts.tells_only.is_none_or(|codes| codes.contains(&code))
+            }
+            Self::DelayAnswer(_)
+            | Self::HoldAnswer
+            | Self::CorruptAnswer
+            | Self::TruncateAnswer
+            | Self::WrongCorrelationId => facts.is_answered,
+            _ => true,
+        }
+    }
+
     /// Whether it adds up with the reaction of another fault.
     fn adds_up(self) -> bool {
         matches!(self, Self::Error(_) | Self::LateCopy(_) | Self::HoldCopy)

@@ -137,7 +137,7 @@ impl Rules {
         let mut verdict = Verdict::default();
         for (id, rule) in &mut self.rules {
             let Progress { fired, released } = rule.progress();
-            if released || !rule.when.matches(facts) {
+            if released || !rule.when.matches(facts) || !rule.reaction.fits(facts) {
                 continue;
             }
             rule.matched += 1;

@@ -5,7 +5,7 @@ use std::ops::{Bound, RangeBounds};
 use std::panic::Location;
 use std::sync::Arc;
 
-use milena_protocol::ApiKey;
+use milena_protocol::{ApiKey, ErrorCode};
 
 use super::fault::{Barrier, Fault, on};
 use super::{Reaction, Site};
@@ -21,6 +21,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) group: Option<&'a str>,
     pub(crate) transactional_id: Option<&'a str>,
     pub(crate) partitions: &'a [Touched],
+    pub(crate) is_answered: bool,
+    pub(crate) tells_only: Option<&'static [ErrorCode]>,
 }
 
 /// The conditions of a fault.
@@ -248,7 +250,7 @@ impl FaultBuilder {
         Barrier { fault: self.then(Reaction::Hold) }
     }
 
-    /// Stops the matching request after it was served, before its answer goes out, until the [`Barrier`] lets it go on.
+    /// Stops the matching request after it was served, before its answer goes out, until the [`Barrier`] lets it go on. A request that gets no answer (acks=0) does not match.
     #[track_caller]
     pub fn before_answering(self) -> Barrier {
         Barrier { fault: self.then(Reaction::HoldAnswer) }

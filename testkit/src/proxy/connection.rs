@@ -128,6 +128,8 @@ struct Connection<'a> {
 /// Why a connection ends.
 type Why = &'static str;
 
+const AFTER_APPLIED: Why = "by a fault, after the request was applied";
+
 impl Connection<'_> {
     async fn serve(&mut self) -> Why {
         loop {
@@ -163,7 +165,11 @@ impl Connection<'_> {
         }
         self.upstream.write_all(&rewrite::with_length(&request)).await.map_err(|_| "by the broker")?;
         if !described.is_answered {
-            return Ok(());
+            return match chosen.map(|chosen| chosen.reaction) {
+                Some(Reaction::ApplyThenDisconnect) => Err(AFTER_APPLIED),
+                Some(Reaction::ApplyThenDrop) => Err(self.swallow(Reaction::ApplyThenDrop).await),
+                _ => Ok(()),
+            };
         }
         let answer = read_frame(&mut self.upstream, &mut self.answers, self.id).await.ok_or("by the broker")?;
         let asked = Asked { broker: self.broker, head: &head, partitions: &described.partitions };
@@ -171,7 +177,7 @@ impl Connection<'_> {
         if let Some(chosen) = chosen {
             match chosen.reaction {
                 Reaction::ApplyThenDrop => return Err(self.swallow(chosen.reaction).await),
-                Reaction::ApplyThenDisconnect => return Err("by a fault, after the request was applied"),
+                Reaction::ApplyThenDisconnect => return Err(AFTER_APPLIED),
                 Reaction::DelayAnswer(delay) => tokio::time::sleep(delay).await,
                 Reaction::HoldAnswer => self.released(chosen.fault).await,
                 Reaction::CorruptAnswer => answer = damage::corrupt_answer(&answer, chosen.lot),
