@@ -44,7 +44,8 @@ impl Api for CreateTopics {
         }
         let mut results = Vec::new();
         let too_many = wanted_partitions(state, &request) > MOST_PARTITIONS;
-        for topic in &request.topics {
+        let mut told = BTreeSet::new();
+        for topic in request.topics.iter().filter(|topic| told.insert(topic.name.clone())) {
             let created = if too_many {
                 Err((ErrorCode::POLICY_VIOLATION, "Excessively large number of partitions per request.".to_owned()))
             } else if twice.contains(&topic.name) {
@@ -96,20 +97,21 @@ fn create(
         ));
     }
     let replicas = replicas(state, topic)?;
-    let mut configs = BTreeMap::new();
+    let (mut configs, mut as_asked) = (BTreeMap::new(), BTreeMap::new());
     for config in &topic.configs {
         let invalid = |message: String| (ErrorCode::INVALID_CONFIG, message);
         let value = config
             .value
             .as_ref()
             .ok_or_else(|| invalid(format!("Null value not supported for {}", config.name.as_str())))?;
+        as_asked.insert(config.name.to_string(), value.to_string());
         configs.insert(config.name.to_string(), configs::check(&config.name, value).map_err(invalid)?);
     }
     let mut result = CreatableTopicResult::default();
     if call.version >= 5 {
         result.num_partitions = replicas.len() as i32;
         result.replication_factor = replicas.first().map_or(-1, |r| r.len() as i16);
-        result.configs = Some(describe_configs(&configs));
+        result.configs = Some(describe_configs(&as_asked));
     }
     // Kafka tells an id even if it only validates.
     let id = if validate_only { state.new_topic_id() } else { state.create_topic(name, replicas, configs) };
@@ -133,7 +135,13 @@ fn replicas(state: &State, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refu
                 "A manual partition assignment was specified, but numPartitions or replicationFactor was not -1.";
             return Err((ErrorCode::INVALID_REQUEST, message.to_owned()));
         }
-        if manual.len() != topic.assignments.len() || !manual.keys().copied().eq(0..manual.len() as i32) {
+        if manual.len() != topic.assignments.len() {
+            let mut seen = BTreeSet::new();
+            let twice = topic.assignments.iter().map(|a| a.partition_index).find(|index| !seen.insert(*index));
+            let twice = twice.unwrap_or_default(); // there is one
+            return Err(invalid(&format!("Found multiple manual partition assignments for partition {twice}")));
+        }
+        if !manual.keys().copied().eq(0..manual.len() as i32) {
             return Err(invalid("partitions should be a consecutive 0-based integer sequence"));
         }
         let manual: Vec<Vec<i32>> = manual.into_values().collect();

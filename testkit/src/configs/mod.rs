@@ -113,7 +113,11 @@ fn in_range(name: &str, value: f64) -> bool {
         "compression.lz4.level" => (1.0, 17.0),
         "compression.zstd.level" => (-131_072.0, 22.0),
         "min.cleanable.dirty.ratio" => (0.0, 1.0),
-        "retention.ms" | "retention.bytes" => (-1.0, f64::MAX),
+        // To brokers anything negative is no limit, and zero is refused.
+        _ if name == "log.retention.ms" => return value != 0.0,
+        _ if name == "log.flush.interval.ms" => return true,
+        "retention.bytes" => return true,
+        "retention.ms" => (-1.0, f64::MAX),
         "flush.messages" | "max.compaction.lag.ms" | "min.insync.replicas" | "segment.ms" => (1.0, f64::MAX),
         "segment.index.bytes" => (4.0, f64::MAX),
         "segment.bytes" => (1_048_576.0, f64::MAX),
