@@ -107,7 +107,7 @@ fn create(
         as_asked.insert(config.name.to_string(), value.to_string());
         configs.insert(config.name.to_string(), configs::check(&config.name, value).map_err(invalid)?);
     }
-    let mut result = CreatableTopicResult::default();
+    let mut result = CreatableTopicResult::default().with_error_message(None);
     if call.version >= 5 {
         result.num_partitions = replicas.len() as i32;
         result.replication_factor = replicas.first().map_or(-1, |r| r.len() as i16);
