@@ -16,6 +16,7 @@ mod missing;
 mod planted;
 mod schema;
 mod steps;
+mod stolen;
 mod test;
 mod workspace;
 
