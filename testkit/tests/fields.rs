@@ -10,7 +10,7 @@ mod common;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use common::script::{Script, batch, code, compare};
+use common::script::{Script, batch, code, compare, compare_or_write, first};
 use common::*;
 use milena_testkit::{Cluster, real_bootstrap_servers};
 
@@ -235,7 +235,7 @@ async fn the_in_process_cluster_takes_and_refuses_what_kafka_did() {
     // Some of what Kafka takes no correct encoder writes, and the cluster says so.
     let cluster = Cluster::builder().check_invariants(false).start().await.unwrap();
     let servers = cluster.bootstrap_servers();
-    let lines = run(servers.split(',').next().unwrap().parse().unwrap()).await;
+    let lines = run(first(&servers)).await;
     compare("this cluster", EXPECTED, &lines);
     cluster.shutdown().await;
 }
@@ -243,10 +243,6 @@ async fn the_in_process_cluster_takes_and_refuses_what_kafka_did() {
 #[tokio::test]
 async fn kafka_takes_and_refuses_what_it_did() {
     let Some(servers) = real_bootstrap_servers("fields::kafka_takes_and_refuses_what_it_did") else { return };
-    let lines = run(servers.split(',').next().unwrap().trim().parse().unwrap()).await;
-    if std::env::var_os("PORTABLE_WRITE").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fields.txt"), &lines).unwrap();
-        return;
-    }
-    compare("this Kafka", EXPECTED, &lines);
+    let lines = run(first(&servers)).await;
+    compare_or_write("this Kafka", "fields.txt", EXPECTED, &lines);
 }

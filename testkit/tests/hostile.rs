@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use alloc::Counting;
 use bytes::{BufMut, Bytes, BytesMut};
-use common::script::{Script, code, compare, text};
+use common::script::{Script, code, compare, compare_or_write, first, text};
 use common::*;
 use milena_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -427,7 +427,7 @@ fn modelled(lines: &str) -> String {
 async fn nonsense_is_answered_or_closed_as_kafka_did() {
     let cluster = Cluster::builder().start().await.unwrap();
     let servers = cluster.bootstrap_servers();
-    let lines = run(servers.split(',').next().unwrap().parse().unwrap()).await;
+    let lines = run(first(&servers)).await;
     compare("this cluster", &modelled(EXPECTED), &modelled(&lines));
     assert_eq!(cluster.take_violations().len(), 1, "the three bytes too many");
     cluster.shutdown().await;
@@ -436,10 +436,6 @@ async fn nonsense_is_answered_or_closed_as_kafka_did() {
 #[tokio::test]
 async fn kafka_answers_nonsense_or_closes_as_it_did() {
     let Some(servers) = real_bootstrap_servers("hostile::kafka_answers_nonsense_or_closes_as_it_did") else { return };
-    let lines = run(servers.split(',').next().unwrap().trim().parse().unwrap()).await;
-    if std::env::var_os("PORTABLE_WRITE").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile.txt"), &lines).unwrap();
-        return;
-    }
-    compare("this Kafka", EXPECTED, &lines);
+    let lines = run(first(&servers)).await;
+    compare_or_write("this Kafka", "hostile.txt", EXPECTED, &lines);
 }

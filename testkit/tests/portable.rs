@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::script::{Script, batch, code, compare, leak, text};
+use common::script::{Script, batch, code, compare, compare_or_write, first, leak, text};
 use common::transactional::Txn;
 use common::*;
 use milena_protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -970,7 +970,7 @@ const EXPECTED: &str = include_str!("portable.txt");
 async fn the_in_process_cluster_answers_as_kafka_did() {
     let cluster = Cluster::builder().allow_backward_commits().start().await.unwrap();
     let servers = cluster.bootstrap_servers();
-    let lines = run(servers.split(',').next().unwrap().parse().unwrap()).await;
+    let lines = run(first(&servers)).await;
     compare("this cluster", EXPECTED, &lines);
     // The script writes three batches that Kafka takes and no correct encoder writes.
     assert_eq!(cluster.take_violations().len(), 3);
@@ -980,12 +980,8 @@ async fn the_in_process_cluster_answers_as_kafka_did() {
 #[tokio::test]
 async fn real_kafka_answers_as_it_did() {
     let Some(servers) = real_bootstrap_servers("portable::real_kafka_answers_as_it_did") else { return };
-    let lines = run(servers.split(',').next().unwrap().trim().parse().unwrap()).await;
-    if std::env::var_os("PORTABLE_WRITE").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/portable.txt"), &lines).unwrap();
-        return;
-    }
-    compare("this Kafka", EXPECTED, &lines);
+    let lines = run(first(&servers)).await;
+    compare_or_write("this Kafka", "portable.txt", EXPECTED, &lines);
 }
 
 /// Transactions, in versions that brokers had before KIP-890. The one broker of the cluster coordinates them.
@@ -1124,7 +1120,7 @@ async fn older_clusters_answer_as_kafka_of_that_release_did() {
 #[tokio::test]
 async fn older_kafka_answers_as_it_did() {
     let Some(servers) = real_bootstrap_servers("portable::older_kafka_answers_as_it_did") else { return };
-    let bootstrap = servers.split(',').next().unwrap().trim().parse().unwrap();
+    let bootstrap = first(&servers);
     let request = ApiVersionsRequest::default().with_client_software_name(text("x"));
     let answer = connect_tcp(bootstrap).await.call(3, request.with_client_software_version(text("1"))).await;
     let told: Vec<_> = answer.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version)).collect();
@@ -1135,9 +1131,5 @@ async fn older_kafka_answers_as_it_did() {
         return; // `portable.txt` is for that
     };
     let lines = run_older(bootstrap).await;
-    if std::env::var_os("PORTABLE_WRITE").is_some() {
-        std::fs::write(format!("{}/tests/{file}", env!("CARGO_MANIFEST_DIR")), &lines).unwrap();
-        return;
-    }
-    compare(&format!("this Kafka of {version:?}"), expected, &lines);
+    compare_or_write(&format!("this Kafka of {version:?}"), file, expected, &lines);
 }

@@ -8,7 +8,7 @@ mod common;
 use std::net::SocketAddr;
 
 use common::name;
-use common::script::{Conn, Script, batch, code, compare, text};
+use common::script::{Conn, Script, batch, code, compare, compare_or_write, first, text};
 use milena_protocol::StrBytes;
 use milena_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use milena_protocol::messages::create_topics_request::{
@@ -248,7 +248,7 @@ const EXPECTED: &str = include_str!("portable_admin.txt");
 async fn the_in_process_cluster_answers_as_kafka_did() {
     let cluster = Cluster::builder().start().await.unwrap();
     let servers = cluster.bootstrap_servers();
-    let lines = run(servers.split(',').next().unwrap().parse().unwrap()).await;
+    let lines = run(first(&servers)).await;
     compare("this cluster", EXPECTED, &lines);
     cluster.shutdown().await;
 }
@@ -257,10 +257,6 @@ async fn the_in_process_cluster_answers_as_kafka_did() {
 async fn real_kafka_answers_as_it_did() {
     let test = "portable_admin::real_kafka_answers_as_it_did";
     let Some(servers) = real_bootstrap_servers(test).filter(|servers| servers.split(',').count() >= 3) else { return };
-    let lines = run(servers.split(',').next().unwrap().trim().parse().unwrap()).await;
-    if std::env::var_os("PORTABLE_WRITE").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/portable_admin.txt"), &lines).unwrap();
-        return;
-    }
-    compare("this Kafka", EXPECTED, &lines);
+    let lines = run(first(&servers)).await;
+    compare_or_write("this Kafka", "portable_admin.txt", EXPECTED, &lines);
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::script::{self, Conn, Script, compare};
+use common::script::{self, Conn, Script, compare, compare_or_write, first};
 use common::transactional::Txn;
 use common::*;
 use milena_protocol::records::{Scratch, split_batch};
@@ -170,10 +170,6 @@ async fn the_in_process_cluster_cleans_as_kafka_did() {
 #[tokio::test]
 async fn real_kafka_cleans_as_it_did() {
     let Some(servers) = real_bootstrap_servers("portable_cleaning::real_kafka_cleans_as_it_did") else { return };
-    let lines = run(servers.split(',').next().unwrap().trim().parse().unwrap(), None).await;
-    if std::env::var_os("PORTABLE_WRITE").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/portable_cleaning.txt"), &lines).unwrap();
-        return;
-    }
-    compare("this Kafka", EXPECTED, &lines);
+    let lines = run(first(&servers), None).await;
+    compare_or_write("this Kafka", "portable_cleaning.txt", EXPECTED, &lines);
 }

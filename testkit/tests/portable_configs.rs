@@ -8,7 +8,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::script::{Conn, Script, code, compare, text};
+use common::script::{Conn, Script, code, compare, compare_or_write, first, text};
 use milena_protocol::StrBytes;
 use milena_protocol::messages::alter_configs_request::{AlterConfigsResource as Whole, AlterableConfig as Given};
 use milena_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -223,10 +223,6 @@ async fn the_in_process_cluster_answers_as_kafka_did() {
 #[tokio::test]
 async fn real_kafka_answers_as_it_did() {
     let Some(servers) = real_bootstrap_servers("portable_configs::real_kafka_answers_as_it_did") else { return };
-    let lines = run(servers.split(',').next().unwrap().trim().parse().unwrap()).await;
-    if std::env::var_os("PORTABLE_WRITE").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/portable_configs.txt"), &lines).unwrap();
-        return;
-    }
-    compare("this Kafka", EXPECTED, &lines);
+    let lines = run(first(&servers)).await;
+    compare_or_write("this Kafka", "portable_configs.txt", EXPECTED, &lines);
 }

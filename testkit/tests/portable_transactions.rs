@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use common::script::{Conn, Script, batch, code, compare, text};
+use common::script::{Conn, Script, batch, code, compare, compare_or_write, first, text};
 use common::transactional::Txn;
 use common::*;
 use milena_protocol::messages::add_partitions_to_txn_request::{
@@ -940,7 +940,7 @@ fn expected(level: i16) -> &'static str {
 async fn compare_in_process(level: i16) {
     let cluster = Cluster::builder().transaction_version(level).allow_backward_commits().start().await.unwrap();
     let servers = cluster.bootstrap_servers();
-    let (told, lines) = run(servers.split(',').next().unwrap().parse().unwrap()).await;
+    let (told, lines) = run(first(&servers)).await;
     assert_eq!(told, level);
     compare("this cluster", expected(level), &lines);
     cluster.shutdown().await;
@@ -964,11 +964,7 @@ async fn the_in_process_cluster_answers_as_kafka_did_with_version_0() {
 #[tokio::test]
 async fn real_kafka_answers_as_it_did() {
     let Some(servers) = real_bootstrap_servers("portable_transactions::real_kafka_answers_as_it_did") else { return };
-    let (level, lines) = run(servers.split(',').next().unwrap().trim().parse().unwrap()).await;
-    if std::env::var_os("PORTABLE_WRITE").is_some() {
-        let file = format!("{}/tests/portable_transactions_{level}.txt", env!("CARGO_MANIFEST_DIR"));
-        std::fs::write(file, &lines).unwrap();
-        return;
-    }
-    compare("this Kafka", expected(level), &lines);
+    let (level, lines) = run(first(&servers)).await;
+    let file = format!("portable_transactions_{level}.txt");
+    compare_or_write("this Kafka", &file, expected(level), &lines);
 }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use milena_protocol::StrBytes;
 use milena_protocol::messages::alter_configs_request::AlterConfigsResource;
 use milena_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use milena_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
-use milena_protocol::{ErrorCode, StrBytes};
 
-use super::config_resources::{Resource, TOPIC};
+use super::config_resources::{Resource, TOPIC, given};
 use super::create_topics::Refused;
 use super::{Api, Call, Names, Served, Touched, listed, whole};
 use crate::state::State;
@@ -51,8 +51,7 @@ fn alter(state: &mut State, call: &Call, asked: &AlterConfigsResource, validate_
     let mut configs = BTreeMap::new();
     for config in &asked.configs {
         let name = config.name.as_str();
-        let none = || (ErrorCode::INVALID_REQUEST, format!("Null value not supported for : {name}"));
-        let value = config.value.as_deref().ok_or_else(none)?;
+        let value = given(name, config.value.as_deref())?;
         configs.insert(name.to_owned(), resource.check(name, value)?);
     }
     if !validate_only {

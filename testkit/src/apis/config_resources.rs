@@ -13,6 +13,11 @@ use crate::state::State;
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 
+/// The value that a request gives a configuration.
+pub(super) fn given<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str, Refused> {
+    value.ok_or_else(|| (ErrorCode::INVALID_REQUEST, format!("Null value not supported for : {name}")))
+}
+
 /// What has configurations.
 pub(super) enum Resource {
     Topic(String),

@@ -8,7 +8,7 @@ use milena_protocol::messages::incremental_alter_configs_response::AlterConfigsR
 use milena_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use milena_protocol::{ErrorCode, StrBytes};
 
-use super::config_resources::{Resource, TOPIC};
+use super::config_resources::{Resource, TOPIC, given};
 use super::create_topics::Refused;
 use super::{Api, Call, Names, Served, Touched, listed, whole};
 use crate::state::State;
@@ -77,10 +77,7 @@ fn apply(resource: &Resource, configs: &mut BTreeMap<String, String>, change: &A
         configs.remove(name);
         return Ok(());
     }
-    let value = change
-        .value
-        .as_deref()
-        .ok_or_else(|| (ErrorCode::INVALID_REQUEST, format!("Null value not supported for : {name}")))?;
+    let value = given(name, change.value.as_deref())?;
     let listed = || {
         if !resource.is_list(name) {
             let message = format!("Can't APPEND or SUBTRACT to config {name} because it is not a list");

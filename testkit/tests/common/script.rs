@@ -144,6 +144,20 @@ pub(crate) fn batch(values: &[&str]) -> TestBatch {
     batch
 }
 
+/// The first of the bootstrap servers.
+pub(crate) fn first(servers: &str) -> SocketAddr {
+    servers.split(',').next().unwrap().trim().parse().unwrap()
+}
+
+/// Holds a real Kafka to what is in `file` of this folder, whose text is `expected`; with `PORTABLE_WRITE=1` the file is written anew.
+pub(crate) fn compare_or_write(what: &str, file: &str, expected: &str, lines: &str) {
+    if std::env::var_os("PORTABLE_WRITE").is_some() {
+        std::fs::write(format!("{}/tests/{file}", env!("CARGO_MANIFEST_DIR")), lines).unwrap();
+        return;
+    }
+    compare(what, expected, lines);
+}
+
 /// Fails with the lines that differ.
 pub(crate) fn compare(what: &str, expected: &str, lines: &str) {
     let differences: Vec<String> = expected
