@@ -344,7 +344,8 @@ impl<C: From<Client>> ClientBuilder<C> {
         };
         let spawner = Spawner::new(handle, self.inline);
         let seed = self.seed.map_or_else(Seed::from_entropy, Seed);
-        let metrics = Metrics::default();
+        let clock = spawner.clone();
+        let metrics = Metrics::new(move || clock.now());
         let client_id: Arc<str> = Arc::from(self.client_id.as_str());
         let tags = [("client-id", &*client_id)];
         let counters = WireCounters {

@@ -49,7 +49,7 @@ pub use group::{GroupMetadata, OffsetAndMetadata};
 pub use link::{Link, Owner, Target, TopicInterest};
 pub use metadata::snapshot::{Broker, Metadata, Partition, Topic};
 pub use metadata::{MetadataRecoveryStrategy, RefreshReason};
-pub use metrics::{Counter, Gauge, Metrics, Name};
+pub use metrics::{Counter, Gauge, Metrics, Name, Observer, Sensor, Stat};
 pub use milena_protocol as protocol;
 pub use outcomes::OpenOutcome;
 pub use seam::clock::WallClock;

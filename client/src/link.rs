@@ -181,6 +181,11 @@ impl Link {
         self.core.changes.subscribe()
     }
 
+    /// How old the picture is: the time since a broker last answered what it was asked about the cluster. Zero before the first answer.
+    pub fn metadata_age(&self) -> Duration {
+        self.core.machine().age(self.now())
+    }
+
     /// Wants fresh metadata. Returns at once; requests are coalesced and backed off.
     pub fn refresh_metadata(&self, reason: RefreshReason) {
         self.core.refresh(reason);

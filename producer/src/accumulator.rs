@@ -14,8 +14,10 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::delivery::{Delivery, Done, Ending};
+use crate::metrics::PartitionQueue;
 use crate::pool::{Charge, Pool};
 use crate::sequence::{Next, Window};
+use crate::settings::Common;
 
 /// A partition as the producer sees it. Aligned so that two partitions' locks never share a cache line (or the pair that is fetched
 /// together).
@@ -24,6 +26,7 @@ pub(crate) struct Part {
     state: Mutex<PartState>,
     pub(crate) id: i32,
     pub(crate) topic: Arc<str>,
+    pub(crate) common: Arc<Common>,
     /// Whether the partition has had a leader that this client knew: what partitioners ask, without the lock.
     available: AtomicBool,
 }
@@ -41,8 +44,8 @@ pub(crate) struct PartState {
     pub(crate) queued: bool,
     /// The last gathering that has taken a batch of it: a request has at most one.
     pub(crate) gathered: u64,
-    /// The open batch's linger is over: it is taken as soon as there is a place for it, and grows until then.
-    overdue: bool,
+    /// The open batch's linger is over, or somebody flushes: it is taken as soon as there is a place for it, and grows until then.
+    overdue: Option<Closed>,
     /// Bytes since the sticky partition came here.
     sticky_bytes: usize,
     next_number: u64,
@@ -88,7 +91,19 @@ pub(crate) struct Filling {
     pub(crate) done: Arc<Done>,
     pub(crate) charge: Charge,
     pub(crate) opened: Instant,
+    pub(crate) closed: Closed,
     number: u64,
+}
+
+/// Why a batch takes no more records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// Nothing more fits.
+    Full,
+    /// Its linger is over.
+    Lingered,
+    /// Somebody flushes, waits for room, or closes the producer.
+    Flushed,
 }
 
 /// A batch that has its place in the sequence.
@@ -98,6 +113,8 @@ pub(crate) struct Batch {
     pub(crate) charge: Charge,
     pub(crate) opened: Instant,
     pub(crate) bytes: usize,
+    /// Before compression.
+    pub(crate) raw_bytes: usize,
     /// Not there while somebody prepares it.
     pub(crate) frozen: Option<FrozenBatch>,
 }
@@ -158,16 +175,14 @@ pub(crate) struct Content<'a> {
 }
 
 impl Part {
-    pub(crate) fn new(topic: Arc<str>, id: i32, idempotent: bool, depth: usize) -> Arc<Self> {
-        Self::with_window(topic, id, Window::new(idempotent, depth), 0)
-    }
-
-    /// A partition of a transactional producer; `transaction` is the one that is open.
-    pub(crate) fn transactional(topic: Arc<str>, id: i32, depth: usize, transaction: u64) -> Arc<Self> {
-        Self::with_window(topic, id, Window::transactional(depth), transaction)
-    }
-
-    fn with_window(topic: Arc<str>, id: i32, window: Window<Batch>, transaction: u64) -> Arc<Self> {
+    /// A partition; `transaction` is the one that is open, 0 if there is none.
+    pub(crate) fn of(
+        common: &Arc<Common>,
+        topic: Arc<str>,
+        id: i32,
+        window: Window<Batch>,
+        transaction: u64,
+    ) -> Arc<Self> {
         let state = PartState {
             open: None,
             closed: VecDeque::new(),
@@ -176,14 +191,27 @@ impl Part {
             broker: None,
             queued: false,
             gathered: 0,
-            overdue: false,
+            overdue: None,
             sticky_bytes: 0,
             next_number: 0,
             shut: false,
             transaction,
             joined: 0,
         };
-        Arc::new(Self { state: Mutex::new(state), id, topic, available: AtomicBool::new(false) })
+        let common = common.clone();
+        Arc::new(Self { state: Mutex::new(state), id, topic, common, available: AtomicBool::new(false) })
+    }
+
+    /// A partition with the default settings.
+    #[cfg(test)]
+    pub(crate) fn new(topic: Arc<str>, id: i32, idempotent: bool, depth: usize) -> Arc<Self> {
+        let settings = crate::settings::AllSettings::new(&crate::config::Config::default());
+        let common = Common { settings: settings.of(&topic).clone(), metrics: Default::default() };
+        Self::of(&Arc::new(common), topic, id, Window::new(idempotent, depth), 0)
+    }
+
+    pub(crate) fn sizes(&self) -> &Sizes {
+        &self.common.settings.sizes
     }
 
     #[inline]
@@ -251,7 +279,7 @@ impl PartState {
         }
         let length = if needed > sizes.batch {
             needed
-        } else if self.is_blocked() && pool.has_large() && prepaid.is_none() {
+        } else if self.is_blocked() && prepaid.is_none() && pool.has(sizes.max_batch) {
             // It would grow anyway: five are in flight.
             sizes.max_batch
         } else {
@@ -276,11 +304,12 @@ impl PartState {
             done: Done::new(part.id),
             charge,
             opened: now,
+            closed: Closed::Full,
             number,
         });
-        self.overdue = sizes.linger.is_zero();
+        self.overdue = sizes.linger.is_zero().then_some(Closed::Lingered);
         notice.opened = true;
-        if self.overdue {
+        if self.overdue.is_some() {
             self.notify(notice);
         } else if let Some(broker) = &self.broker {
             notice.lingering = Some((broker.clone(), now + sizes.linger, number));
@@ -317,7 +346,7 @@ impl PartState {
             notice.closed_bytes += open.builder.len();
             self.closed_bytes += open.builder.len();
             self.closed.push_back(open);
-            self.overdue = false;
+            self.overdue = None;
             self.notify(notice);
         }
     }
@@ -340,7 +369,10 @@ impl PartState {
     /// The linger of batch `number` is over; `None` for whatever is open, as on a flush. Returns whether there is something to send.
     pub(crate) fn on_linger_over(&mut self, number: Option<u64>) -> bool {
         let over = self.open.as_ref().is_some_and(|open| number.is_none_or(|number| open.number == number));
-        self.overdue |= over;
+        if over {
+            let why = if number.is_some() { Closed::Lingered } else { Closed::Flushed };
+            self.overdue.get_or_insert(why);
+        }
         over || (number.is_none() && !self.closed.is_empty())
     }
 
@@ -354,7 +386,7 @@ impl PartState {
 
     fn has_new(&self, sizes: &Sizes) -> bool {
         !self.closed.is_empty()
-            || self.open.as_ref().is_some_and(|open| self.overdue || open.builder.len() >= sizes.batch)
+            || self.open.as_ref().is_some_and(|open| self.overdue.is_some() || open.builder.len() >= sizes.batch)
     }
 
     /// Bytes of the batch that [`take_new`](Self::take_new) would give.
@@ -371,8 +403,12 @@ impl PartState {
             self.closed_bytes -= closed.builder.len();
             return Some(closed);
         }
-        self.overdue = false;
-        self.open.take()
+        let overdue = self.overdue.take();
+        let mut open = self.open.take()?;
+        if open.builder.len() < sizes.batch {
+            open.closed = overdue.unwrap_or(Closed::Full);
+        }
+        Some(open)
     }
 
     /// Takes out all batches that were opened before `before`, newest last.
@@ -403,6 +439,9 @@ impl PartState {
     /// Takes no more records: without an open batch every append comes to where this is checked.
     pub(crate) fn shut(&mut self, notice: &mut Notice) {
         self.shut = true;
+        if let Some(open) = &mut self.open {
+            open.closed = Closed::Flushed;
+        }
         self.close_open(notice);
     }
 
@@ -428,6 +467,19 @@ impl PartState {
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Arc<Done>> {
         let new = self.closed.iter().chain(&self.open).map(|filling| &filling.done);
         self.window.batches().map(|batch| &batch.done).chain(new)
+    }
+
+    /// What it holds now.
+    pub(crate) fn queue(&self, part: &Part, now: Instant) -> PartitionQueue {
+        let oldest = self.window.batches().map(|batch| batch.opened).chain(self.oldest_new()).min();
+        PartitionQueue {
+            topic_partition: part.topic_partition(),
+            leader: self.broker.as_ref().map(|broker| broker.id),
+            queued_bytes: self.queued_bytes(),
+            queued_batches: self.closed.len() + usize::from(self.open.is_some()),
+            unacknowledged_batches: self.window.batches().count(),
+            oldest: oldest.map(|opened| now.saturating_duration_since(opened)),
+        }
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
@@ -501,7 +553,7 @@ mod tests {
         let part = Part::new("t".into(), 0, true, 5);
         let broker = Arc::new(Broker::new(1));
         part.lock().broker = Some(broker.clone());
-        Fixture { part, pool: Pool::new(16 << 10, 1024, 4096), broker, now: Instant::now(), sizes: SIZES }
+        Fixture { part, pool: Pool::new(16 << 10, [1024, 4096]), broker, now: Instant::now(), sizes: SIZES }
     }
 
     impl Fixture {
@@ -527,6 +579,7 @@ mod tests {
                     charge: self.pool.try_charge(1024).unwrap(),
                     opened: self.now,
                     bytes: 100,
+                    raw_bytes: 100,
                     frozen: None,
                 };
                 let identity = Some(Identity { producer_id: 1, epoch: 0 });

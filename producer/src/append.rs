@@ -78,8 +78,8 @@ impl Shared {
         }
     }
 
-    fn means(&self) -> Means<'_> {
-        Means { sizes: &self.sizes, pool: &self.pool, now: self.link.now() }
+    fn means<'a>(&'a self, part: &'a Part) -> Means<'a> {
+        Means { sizes: part.sizes(), pool: &self.pool, now: self.link.now() }
     }
 
     #[inline]
@@ -104,7 +104,7 @@ impl Shared {
         prepaid: &mut Option<Charge>,
     ) -> Result<Delivery, NotTaken> {
         let mut notice = Notice::default();
-        let result = state.append_slowly(part, content, &self.means(), prepaid, &mut notice);
+        let result = state.append_slowly(part, content, &self.means(part), prepaid, &mut notice);
         drop(state);
         self.on_notice(part, notice);
         result.map_err(|refusal| match refusal {
@@ -138,7 +138,7 @@ impl Shared {
             let before = state.open_bytes();
             if let Some(delivery) = state.append(content) {
                 let bytes = state.open_bytes() - before;
-                let over = state.on_sticky(bytes, self.sizes.batch, false);
+                let over = state.on_sticky(bytes, part.sizes().batch, false);
                 drop(state);
                 if over {
                     topic.move_sticky(partition);
@@ -146,7 +146,7 @@ impl Shared {
                 return Ok(delivery);
             }
             // The batch is full: enough has gone here, and the record goes where the next ones go.
-            if before > 0 && topic.parts.len() > 1 && state.on_sticky(0, self.sizes.batch, true) {
+            if before > 0 && topic.parts.len() > 1 && state.on_sticky(0, part.sizes().batch, true) {
                 let mut notice = Notice::default();
                 state.close_full(&mut notice);
                 drop(state);
@@ -195,7 +195,7 @@ impl Shared {
                 let content = self.content(view);
                 match state.append(&content) {
                     Some(delivery) => Ok(delivery),
-                    None => state.append_slowly(part, &content, &self.means(), prepaid, &mut notice),
+                    None => state.append_slowly(part, &content, &self.means(part), prepaid, &mut notice),
                 }
             });
             match appended {

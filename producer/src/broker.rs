@@ -22,9 +22,27 @@ pub(crate) struct Broker {
 pub(crate) struct Queue {
     /// Partitions with something to send, each at most once.
     pub(crate) ready: VecDeque<Arc<Part>>,
-    /// Open batches by the end of their linger. The linger is the same for all, so this is in order; entries of batches that have
+    /// Open batches by the end of their linger: one queue for each linger, so that each is in order. Entries of batches that have
     /// been closed since are skipped when their time comes.
-    pub(crate) lingering: VecDeque<(Instant, u64, Arc<Part>)>,
+    lingering: Vec<VecDeque<(Instant, u64, Arc<Part>)>>,
+}
+
+impl Queue {
+    /// Moves the batches whose linger is over to `over`. Returns the end of the next linger.
+    pub(crate) fn take_over(&mut self, now: Instant, over: &mut Vec<(u64, Arc<Part>)>) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for lane in &mut self.lingering {
+            let due = lane.iter().take_while(|(at, ..)| *at <= now).count();
+            over.extend(lane.drain(..due).map(|(_, number, part)| (number, part)));
+            next = next.into_iter().chain(lane.front().map(|(at, ..)| *at)).min();
+        }
+        next
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.ready.clear();
+        self.lingering.clear();
+    }
 }
 
 impl Broker {
@@ -43,12 +61,17 @@ impl Broker {
         self.ring();
     }
 
-    /// There will be something to send for `part`. Rings only if the task sleeps without a linger timer: it looks at the queue before
-    /// that timer is over.
+    /// There will be something to send for `part`. Rings only if nothing of the same linger is waited for: the task looks at the queue
+    /// before that timer is over.
     pub(crate) fn push_lingering(&self, at: Instant, number: u64, part: Arc<Part>) {
+        let lane = part.common.settings.lane;
         let mut queue = self.queue();
-        let was_empty = queue.lingering.is_empty();
-        queue.lingering.push_back((at, number, part));
+        if queue.lingering.len() <= lane {
+            queue.lingering.resize_with(lane + 1, VecDeque::new);
+        }
+        let lane = &mut queue.lingering[lane];
+        let was_empty = lane.is_empty();
+        lane.push_back((at, number, part));
         drop(queue);
         if was_empty {
             self.ring();

@@ -1,13 +1,16 @@
 //! The producer's settings, their defaults, and which of them fit together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use milena_client::{Client, Error, ErrorKind};
-use milena_protocol::records::{Compression, Compressor};
+use milena_protocol::records::Compression;
 
+use crate::accumulator::Sizes;
 use crate::partitioner::{Murmur2, Partitioner};
 use crate::producer::Producer;
+use crate::settings::Codec;
 use crate::transaction::TransactionalProducerBuilder;
 
 /// Who must have a record before it counts as written (Java's `acks`).
@@ -42,6 +45,50 @@ pub(crate) struct Config {
     pub(crate) partitioner: Arc<dyn Partitioner>,
     /// Whether `partitioner` is the default one, which needs no view of the cluster.
     pub(crate) is_default_partitioner: bool,
+    /// Topics with settings of their own.
+    pub(crate) topics: BTreeMap<Arc<str>, TopicSettings>,
+}
+
+/// Settings of one topic that differ from the producer's: see [`ProducerBuilder::topic`]. What is not set is the producer's.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct TopicSettings {
+    linger: Option<Duration>,
+    batch_size: Option<usize>,
+    max_batch_size: Option<usize>,
+    compression: Option<(Compression, Option<i32>)>,
+}
+
+impl TopicSettings {
+    /// As [`ProducerBuilder::linger`].
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = Some(linger);
+        self
+    }
+
+    /// As [`ProducerBuilder::batch_size`].
+    pub fn batch_size(mut self, bytes: usize) -> Self {
+        self.batch_size = Some(bytes);
+        self
+    }
+
+    /// As [`ProducerBuilder::max_batch_size`].
+    pub fn max_batch_size(mut self, bytes: usize) -> Self {
+        self.max_batch_size = Some(bytes);
+        self
+    }
+
+    /// As [`ProducerBuilder::compression`], with the codec's default level.
+    pub fn compression(mut self, codec: Compression) -> Self {
+        self.compression = Some((codec, None));
+        self
+    }
+
+    /// As [`ProducerBuilder::compression`] and [`ProducerBuilder::compression_level`].
+    pub fn compression_with_level(mut self, codec: Compression, level: i32) -> Self {
+        self.compression = Some((codec, Some(level)));
+        self
+    }
 }
 
 /// Builds a [`Producer`]. Every setting has a default that is good enough to forget.
@@ -55,23 +102,7 @@ pub struct ProducerBuilder {
 
 impl ProducerBuilder {
     pub(crate) fn new(client: &Client) -> Self {
-        let config = Config {
-            linger: Duration::from_millis(5),
-            batch_size: 16 * 1024,
-            max_batch_size: 64 * 1024,
-            buffer_memory: 32 * 1024 * 1024,
-            compression: Compression::None,
-            compression_level: None,
-            acks: Acks::All,
-            idempotence: true,
-            max_in_flight: 5,
-            max_request_size: 1024 * 1024,
-            request_timeout: Duration::from_secs(30),
-            delivery_timeout: Duration::from_secs(120),
-            max_block: Duration::from_secs(60),
-            partitioner: Arc::new(Murmur2),
-            is_default_partitioner: true,
-        };
+        let config = Config::default();
         Self { client: client.clone(), config, idempotence: None }
     }
 
@@ -171,6 +202,25 @@ impl ProducerBuilder {
         self
     }
 
+    /// Gives a topic settings of its own: the linger, the size and the compression of its batches. Called again for the same topic,
+    /// it goes on with what was set before. Java has one producer for each such set of settings.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use milena_producer::{Compression, Producer};
+    /// # async fn f(client: &milena_client::Client) -> Result<(), milena_client::Error> {
+    /// let producer = Producer::builder(client)
+    ///     .topic("logs", |logs| logs.linger(Duration::from_millis(200)).batch_size(256 << 10).compression(Compression::Zstd))
+    ///     .build()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn topic(mut self, topic: impl Into<Arc<str>>, set: impl FnOnce(TopicSettings) -> TopicSettings) -> Self {
+        let settings = self.config.topics.entry(topic.into()).or_default();
+        *settings = set(std::mem::take(settings));
+        self
+    }
+
     /// Makes it a producer of transactions, which begin and end one after the other under this id. Only one producer of an id is
     /// alive at a time in the whole cluster: the next one to be built fences it. Java: `transactional.id`.
     pub fn transactional_id(self, id: impl Into<Arc<str>>) -> TransactionalProducerBuilder {
@@ -193,19 +243,71 @@ impl ProducerBuilder {
         let mut config = self.config.clone();
         config.idempotence = self.idempotence.unwrap_or(config.acks == Acks::All);
         config.check()?;
-        config.max_batch_size = config.max_batch_size.clamp(config.batch_size, config.max_request_size);
+        config.check_topics()?;
         Ok(config)
     }
 }
 
-impl Config {
-    /// A compressor for these settings.
-    pub(crate) fn compressor(&self) -> Option<Compressor> {
-        // Whether the codec is in this build, and the level one of the codec's, was checked when the producer was built.
-        match self.compression_level {
-            Some(level) => Compressor::with_level(self.compression, level).ok(),
-            None => Compressor::new(self.compression).ok(),
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_millis(5),
+            batch_size: 16 * 1024,
+            max_batch_size: 64 * 1024,
+            buffer_memory: 32 * 1024 * 1024,
+            compression: Compression::None,
+            compression_level: None,
+            acks: Acks::All,
+            idempotence: true,
+            max_in_flight: 5,
+            max_request_size: 1024 * 1024,
+            request_timeout: Duration::from_secs(30),
+            delivery_timeout: Duration::from_secs(120),
+            max_block: Duration::from_secs(60),
+            partitioner: Arc::new(Murmur2),
+            is_default_partitioner: true,
+            topics: BTreeMap::new(),
         }
+    }
+}
+
+impl Config {
+    /// What holds for a topic, as if it were all that is sent to.
+    pub(crate) fn of_topic(&self, topic: &str) -> Self {
+        let mut config = self.clone();
+        config.topics.clear();
+        let Some(own) = self.topics.get(topic) else { return config };
+        config.linger = own.linger.unwrap_or(config.linger);
+        config.batch_size = own.batch_size.unwrap_or(config.batch_size);
+        config.max_batch_size = own.max_batch_size.unwrap_or(config.max_batch_size);
+        if let Some((codec, level)) = own.compression {
+            (config.compression, config.compression_level) = (codec, level);
+        }
+        config
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        Codec::new(self.compression, self.compression_level)
+    }
+
+    /// What decides when a batch closes.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            batch: self.batch_size,
+            max_batch: self.max_batch_size.clamp(self.batch_size, self.max_request_size),
+            max_request: self.max_request_size,
+            memory: self.buffer_memory,
+            linger: self.linger,
+        }
+    }
+
+    /// Checks the settings of the topics that have some of their own.
+    pub(crate) fn check_topics(&self) -> Result<(), Error> {
+        for topic in self.topics.keys() {
+            let checked = self.of_topic(topic).check();
+            checked.map_err(|error| Error::new(ErrorKind::Config, format!("for the topic {topic:?}, {error}")))?;
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -270,29 +372,9 @@ const MAX_MEMORY: usize = 1 << 40;
 mod tests {
     use super::*;
 
-    fn config() -> Config {
-        Config {
-            linger: Duration::from_millis(5),
-            batch_size: 16 * 1024,
-            max_batch_size: 64 * 1024,
-            buffer_memory: 32 << 20,
-            compression: Compression::None,
-            compression_level: None,
-            acks: Acks::All,
-            idempotence: true,
-            max_in_flight: 5,
-            max_request_size: 1 << 20,
-            request_timeout: Duration::from_secs(30),
-            delivery_timeout: Duration::from_secs(120),
-            max_block: Duration::from_secs(60),
-            partitioner: Arc::new(Murmur2),
-            is_default_partitioner: true,
-        }
-    }
-
     #[test]
     fn settings_that_contradict_one_another_are_refused_with_a_sentence() {
-        assert!(config().check().is_ok());
+        assert!(Config::default().check().is_ok());
         type Spoil = fn(&mut Config);
         let wrong: [(&str, Spoil); 10] = [
             ("acks = all", |config| config.acks = Acks::Leader),
@@ -307,7 +389,7 @@ mod tests {
             ("zstd", |config| (config.compression, config.compression_level) = (Compression::Zstd, Some(22))),
         ];
         for (word, spoil) in wrong {
-            let mut config = config();
+            let mut config = Config::default();
             spoil(&mut config);
             let error = config.check().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
@@ -318,16 +400,16 @@ mod tests {
     #[test]
     fn codecs_and_levels_are_taken_or_refused_by_name() {
         for compression in Compression::ALL {
-            let with = |level| Config { compression, compression_level: level, ..config() };
+            let with = |level| Config { compression, compression_level: level, ..Config::default() };
             let Ok(()) = compression.supported() else {
                 let error = with(None).check().unwrap_err().to_string();
                 assert!(error.contains(&format!("feature `{compression}`")), "{error}");
                 continue;
             };
-            assert!(with(None).check().is_ok() && with(None).compressor().is_some());
+            assert!(with(None).check().is_ok() && with(None).codec().compressor().is_some());
             let Some(levels) = compression.levels() else { continue };
             for level in levels.clone() {
-                assert!(with(Some(level)).check().is_ok() && with(Some(level)).compressor().is_some());
+                assert!(with(Some(level)).check().is_ok() && with(Some(level)).codec().compressor().is_some());
             }
             let error = with(Some(levels.end() + 1)).check().unwrap_err().to_string();
             assert!(error.contains(&format!("must be {} to {}", levels.start(), levels.end())), "{error}");

@@ -18,6 +18,8 @@
 //!
 //! Transactions have a journey of their own: `transaction/mod.rs`.
 //!
+//! What is counted on the way is in `metrics.rs`; what holds for one topic alone in `settings.rs`.
+//!
 //! Not supported yet: interceptors, the adaptive part of KIP-794.
 
 mod accumulator;
@@ -33,12 +35,14 @@ mod producer;
 mod record;
 mod sending;
 mod sequence;
+mod settings;
 mod shared;
 mod topics;
 mod transaction;
 
-pub use config::{Acks, ProducerBuilder};
+pub use config::{Acks, ProducerBuilder, TopicSettings};
 pub use delivery::{Delivery, Placed};
+pub use metrics::PartitionQueue;
 pub use milena_protocol::records::Compression;
 pub use partitioner::{Choice, ClusterView, Murmur2, Partitioner, Unplaced, murmur2_partition};
 pub use producer::{Appended, Producer};

@@ -4,6 +4,7 @@
 //! held. Buffers are handed out last in, first out, so that the working set stays small, and keep their full length, so that nobody
 //! zeroes them again.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use milena_client::{Error, ErrorKind};
@@ -30,10 +31,8 @@ impl Charge {
 pub(crate) struct Pool {
     /// Free kibibytes. Fair: who waits longest is served first.
     free: Semaphore,
-    /// Buffers as long as a batch usually gets.
-    usual: Shelf,
-    /// Buffers as long as a batch may grow.
-    large: Shelf,
+    /// Buffers as long as batches usually get, or may grow: one shelf for each length, of which there are few.
+    shelves: Vec<Shelf>,
     /// Buffers that batches are compressed into. Apart, because they come in all lengths.
     scratch: Shelf,
 }
@@ -51,12 +50,13 @@ const UNIT: usize = 1024;
 const MOST_SCRATCH: usize = 64;
 
 impl Pool {
-    pub(crate) fn new(budget: usize, usual: usize, large: usize) -> Self {
+    /// A budget of so many bytes, and buffers of these lengths.
+    pub(crate) fn new(budget: usize, lengths: impl IntoIterator<Item = usize>) -> Self {
         let shelf = |length: usize| Shelf { length, most: (budget / length.max(1)).max(1), buffers: Mutex::default() };
+        let lengths: BTreeSet<usize> = lengths.into_iter().collect();
         Self {
             free: Semaphore::new(budget / UNIT),
-            usual: shelf(usual),
-            large: shelf(large),
+            shelves: lengths.into_iter().map(shelf).collect(),
             scratch: Shelf { length: 0, most: MOST_SCRATCH, buffers: Mutex::default() },
         }
     }
@@ -94,27 +94,26 @@ impl Pool {
 
     /// An initialised buffer of exactly `length` bytes.
     pub(crate) fn buffer(&self, length: usize) -> Vec<u8> {
-        let pooled = match length {
-            length if length == self.usual.length => self.usual.take(),
-            length if length == self.large.length => self.large.take(),
-            _ => None,
-        };
-        pooled.unwrap_or_else(|| vec![0; length])
+        self.shelf(length).and_then(Shelf::take).unwrap_or_else(|| vec![0; length])
     }
 
-    /// Whether a large buffer lies ready, so that taking one costs nothing.
-    pub(crate) fn has_large(&self) -> bool {
-        !lock(&self.large.buffers).is_empty()
+    /// Whether a buffer of this length lies ready, so that taking one costs nothing.
+    pub(crate) fn has(&self, length: usize) -> bool {
+        self.shelf(length).is_some_and(|shelf| !lock(&shelf.buffers).is_empty())
     }
 
     pub(crate) fn recycle(&self, buffer: Vec<u8>) {
-        match buffer.len() {
-            length if length == self.usual.length => self.usual.put(buffer),
-            length if length == self.large.length => self.large.put(buffer),
-            length if length <= 2 * self.large.length => self.scratch.put(buffer),
+        let longest = self.shelves.last().map_or(0, |shelf| shelf.length);
+        match self.shelf(buffer.len()) {
+            Some(shelf) => shelf.put(buffer),
+            None if buffer.len() <= 2 * longest => self.scratch.put(buffer),
             // One record larger than any batch: not worth keeping.
-            _ => {}
+            None => {}
         }
+    }
+
+    fn shelf(&self, length: usize) -> Option<&Shelf> {
+        self.shelves.iter().find(|shelf| shelf.length == length)
     }
 
     /// A buffer to compress into; it may have any length.
@@ -155,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_never_exceeded_and_comes_back_whole() {
-        let pool = Pool::new(64 << 10, 16 << 10, 32 << 10);
+        let pool = Pool::new(64 << 10, [16 << 10, 32 << 10]);
         let charges: Vec<_> = std::iter::from_fn(|| pool.try_charge(16 << 10)).collect();
         assert_eq!((charges.len(), pool.room()), (4, 0));
         assert!(pool.try_charge(1).is_none());
@@ -165,7 +164,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_served_before_who_comes_and_who_gives_up_harms_nobody() {
-        let pool = Pool::new(32 << 10, 16 << 10, 16 << 10);
+        let pool = Pool::new(32 << 10, [16 << 10]);
         let held = pool.try_charge(32 << 10).unwrap();
         let mut cx = Context::from_waker(Waker::noop());
         let mut gives_up = Box::pin(pool.charge(16 << 10));
@@ -180,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_last_buffer_given_back_is_the_first_handed_out_and_lengths_do_not_mix() {
-        let pool = Pool::new(1 << 20, 1024, 4096);
+        let pool = Pool::new(1 << 20, [1024, 4096]);
         pool.recycle(vec![1; 1024]);
         pool.recycle(vec![2; 1024]);
         pool.recycle(vec![3; 4096]);

@@ -12,6 +12,7 @@ use crate::append::{NotTaken, Run};
 use crate::config::{Config, ProducerBuilder};
 use crate::delivery::{Delivery, Done};
 use crate::driver;
+use crate::metrics::PartitionQueue;
 use crate::record::{AsRecord, OwnedRecord};
 use crate::sending::Sending;
 use crate::shared::Shared;
@@ -145,6 +146,15 @@ impl Producer {
     /// Free bytes of [`buffer_memory`](ProducerBuilder::buffer_memory).
     pub fn room(&self) -> usize {
         self.inner.shared.pool.room()
+    }
+
+    /// What waits and what is under way, partition by partition, in order: all that this producer has sent to. It takes each
+    /// partition's lock once, so it is for a look now and then; what is counted all the time is in
+    /// [`Client::metrics`](milena_client::Client::metrics).
+    pub fn queues(&self) -> Vec<PartitionQueue> {
+        let shared = &self.inner.shared;
+        let now = shared.link.now();
+        shared.parts().iter().map(|part| part.lock().queue(part, now)).collect()
     }
 
     /// Sends at once whatever lingers, and waits until every record taken before has its result.

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use milena_client::{Error, ErrorKind};
+use milena_client::{Counter, Error, ErrorKind};
 use tokio::time::Instant;
 
 use crate::accumulator::{Claim, closed};
 use crate::append::{NotTaken, Run};
 use crate::delivery::Delivery;
+use crate::metrics::Metrics;
 use crate::pool::Charge;
 use crate::producer::{Appended, first_failure, settled};
 use crate::record::AsRecord;
@@ -80,7 +81,10 @@ impl<C: Claim> Sending<'_, C> {
         record.with_view(|view| {
             self.shared.append(view, &mut None, self.claim).map_err(|why| match why {
                 NotTaken::Error(error) => error,
-                NotTaken::NoRoom(bytes) => no_room(self.shared, bytes, "at the moment"),
+                NotTaken::NoRoom(bytes) => {
+                    self.shared.metrics.on_exhausted(self.shared.link.now());
+                    no_room(self.shared, bytes, "at the moment")
+                }
                 NotTaken::UnknownTopic => {
                     self.learn_topic_in_background(view.topic);
                     Error::new(
@@ -148,7 +152,9 @@ impl<C: Claim> Sending<'_, C> {
     }
 
     pub(crate) async fn flush(self) -> Result<(), Error> {
-        let pending = self.shared.hurry();
+        let shared = self.shared;
+        let _timed = Timed::start(shared, |metrics| &metrics.flush_time);
+        let pending = shared.hurry();
         settled(&pending).await;
         first_failure(&pending)
     }
@@ -166,6 +172,7 @@ impl<C: Claim> Sending<'_, C> {
                 ),
             ));
         }
+        let _timed = Timed::start(shared, |metrics| &metrics.metadata_wait_time);
         let known = shared.link.topic(topic, deadline).await?;
         shared.add_topic(&known);
         Ok(known.partitions.len() as i32)
@@ -193,6 +200,7 @@ impl<C: Claim> Sending<'_, C> {
             biased;
             charge = shared.pool.charge(bytes) => charge,
             () = &mut timer => {
+                shared.metrics.on_exhausted(shared.link.now());
                 let waited = format!("after max_block ({:?})", shared.config.max_block);
                 Err(no_room(shared, bytes, &waited))
             }
@@ -225,23 +233,46 @@ impl Drop for Prepaid<'_> {
     }
 }
 
-/// Counts one who waits for room.
-struct Waiting<'a>(&'a Shared);
+/// Counts one who waits for room, and for how long.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    since: Instant,
+}
 
 impl<'a> Waiting<'a> {
     fn start(shared: &'a Shared) -> Self {
-        shared.metrics.waiting_threads.add(1);
+        shared.metrics.on_wait_begun();
         if shared.waiters.fetch_add(1, Ordering::AcqRel) == 0 {
             shared.upkeep.notify_one();
         }
-        Self(shared)
+        Self { shared, since: shared.link.now() }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.metrics.waiting_threads.add(-1);
-        self.0.waiters.fetch_sub(1, Ordering::AcqRel);
+        let now = self.shared.link.now();
+        self.shared.metrics.on_wait_ended(now - self.since, now);
+        self.shared.waiters.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Adds the nanoseconds from its start to its end to a counter.
+struct Timed<'a> {
+    shared: &'a Shared,
+    counter: &'a Counter,
+    since: Instant,
+}
+
+impl<'a> Timed<'a> {
+    fn start(shared: &'a Shared, counter: impl FnOnce(&'a Metrics) -> &'a Counter) -> Self {
+        Self { shared, counter: counter(&shared.metrics), since: shared.link.now() }
+    }
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        self.counter.add((self.shared.link.now() - self.since).as_nanos() as u64);
     }
 }
 

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use milena_client::{Error, ErrorKind, Link, Outcome, TopicInterest};
-use milena_protocol::records::Compressor;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::accumulator::{Batch, Notice, Part, Sizes, closed};
+use crate::accumulator::{Batch, Filling, Notice, Part, closed};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::delivery::{Done, Ending};
@@ -17,15 +16,16 @@ use crate::driver;
 use crate::metrics::Metrics;
 use crate::partitioner::next_sticky;
 use crate::pool::Pool;
-use crate::sequence::{Identity, Slot};
+use crate::sequence::{Identity, Slot, Window};
+use crate::settings::{AllSettings, Common};
 use crate::topics::{Sticky, Topic, Topics};
 use crate::transaction::{Transactional, given_up};
 
 pub(crate) struct Shared {
     pub(crate) link: Link,
     pub(crate) config: Config,
-    pub(crate) sizes: Sizes,
-    pub(crate) pool: Pool,
+    pub(crate) settings: AllSettings,
+    pub(crate) pool: Arc<Pool>,
     pub(crate) metrics: Metrics,
     /// Read by every `send`.
     pub(crate) topics: Topics,
@@ -48,8 +48,6 @@ pub(crate) struct Shared {
     /// The state of its transactions, for a transactional producer.
     pub(crate) transaction: Option<Transactional>,
     gathers: AtomicU64,
-    /// Compressors that are not in use; each has tables that are worth keeping.
-    compressors: Mutex<Vec<Compressor>>,
 }
 
 /// The producer's identity, which new partitions begin with.
@@ -61,19 +59,12 @@ struct ProducerId {
 
 impl Shared {
     pub(crate) fn new(link: Link, config: Config, transaction: Option<Transactional>) -> Self {
-        let sizes = Sizes {
-            batch: config.batch_size,
-            max_batch: config.max_batch_size,
-            max_request: config.max_request_size,
-            memory: config.buffer_memory,
-            linger: config.linger,
-        };
-        let metrics = Metrics::new(link.metrics(), link.client_id());
-        metrics.buffer_total_bytes.set(config.buffer_memory as i64);
+        let settings = AllSettings::new(&config);
+        let pool = Arc::new(Pool::new(config.buffer_memory, settings.lengths()));
         Self {
-            pool: Pool::new(config.buffer_memory, sizes.batch, sizes.max_batch),
-            metrics,
-            sizes,
+            metrics: Metrics::new(&link, &pool, config.buffer_memory),
+            settings,
+            pool,
             config,
             topics: Topics::new(),
             interests: Mutex::default(),
@@ -87,7 +78,6 @@ impl Shared {
             is_closed: AtomicBool::new(false),
             transaction,
             gathers: AtomicU64::new(0),
-            compressors: Mutex::default(),
             link,
         }
     }
@@ -104,13 +94,21 @@ impl Shared {
         if before.is_some() && parts.len() >= count as usize {
             return;
         }
+        let common = match parts.first() {
+            Some(part) => part.common.clone(),
+            None => Arc::new(Common {
+                settings: self.settings.of(&known.name).clone(),
+                metrics: Metrics::of_topic(&self.link, &known.name),
+            }),
+        };
         for id in parts.len() as i32..count {
-            let (name, depth) = (known.name.clone(), self.config.max_in_flight);
-            parts.push(match &self.transaction {
+            let depth = self.config.max_in_flight;
+            let (window, transaction) = match &self.transaction {
                 // Whoever begins or ends a transaction holds the same lock.
-                Some(transaction) => Part::transactional(name, id, depth, transaction.taken()),
-                None => Part::new(name, id, self.config.idempotence, depth),
-            });
+                Some(transaction) => (Window::transactional(depth), transaction.taken()),
+                None => (Window::new(self.config.idempotence, depth), 0),
+            };
+            parts.push(Part::of(&common, known.name.clone(), id, window, transaction));
         }
         let sticky = match before {
             Some(before) => before.sticky.clone(),
@@ -258,15 +256,6 @@ impl Shared {
         self.gathers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn take_compressor(&self) -> Option<Compressor> {
-        let kept = lock(&self.compressors).pop();
-        kept.or_else(|| self.config.compressor())
-    }
-
-    pub(crate) fn keep_compressor(&self, compressor: Compressor) {
-        lock(&self.compressors).push(compressor);
-    }
-
     /// Fails what is older than `delivery_timeout`; returns when the next batch will be.
     pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
         let timeout = self.config.delivery_timeout;
@@ -299,21 +288,47 @@ impl Shared {
             if let Some(trouble) = trouble {
                 error = error.with_source(trouble);
             }
-            for filling in new {
-                self.metrics.on_batch_failed(filling.fail(&self.pool, &error));
-            }
-            self.fail_sent(sent, &error);
+            self.fail_new(&part, new, &error);
+            self.fail_sent(&part, sent, &error);
             self.on_records_failed(&error);
         }
         // A batch that somebody prepares just now could not be taken though its time is over.
         next.map(|next| next.max(now + std::time::Duration::from_millis(1)))
     }
 
-    fn fail_sent(&self, sent: impl IntoIterator<Item = (Slot<Batch>, Outcome)>, error: &Error) {
+    /// Fails batches that have not been sent. Returns how many records they had.
+    fn fail_new(&self, part: &Part, new: impl IntoIterator<Item = Filling>, error: &Error) -> u64 {
+        let mut records = 0;
+        for filling in new {
+            let count = filling.fail(&self.pool, error);
+            self.count_failed(part, count);
+            records += u64::from(count);
+        }
+        records
+    }
+
+    /// Fails batches that have left their window. Returns how many records were not written, and of how many nobody can say.
+    fn fail_sent(
+        &self,
+        part: &Part,
+        sent: impl IntoIterator<Item = (Slot<Batch>, Outcome)>,
+        error: &Error,
+    ) -> (u64, u64) {
+        let (mut not_written, mut unknown) = (0, 0);
         for (slot, outcome) in sent {
-            self.metrics.on_batch_failed(slot.count);
+            self.count_failed(part, slot.count);
+            match outcome {
+                Outcome::NotWritten => not_written += u64::from(slot.count),
+                Outcome::Unknown | Outcome::Written => unknown += u64::from(slot.count),
+            }
             slot.batch.end(&self.pool, Ending::Failed(error.clone().with_outcome(outcome)));
         }
+        (not_written, unknown)
+    }
+
+    /// Counts records that have failed.
+    pub(crate) fn count_failed(&self, part: &Part, records: u32) {
+        self.metrics.on_records_failed(&part.common.metrics, records, self.link.now());
     }
 
     /// Records have failed: what that means for the transaction, if there is one. Called without any lock held.
@@ -325,7 +340,7 @@ impl Shared {
 
     /// Fails batches that a window has given up with their transaction.
     pub(crate) fn fail_drained(&self, part: &Part, drained: impl IntoIterator<Item = (Slot<Batch>, Outcome)>) {
-        self.fail_sent(drained, &given_up().with_topic_partition(part.topic_partition()));
+        self.fail_sent(part, drained, &given_up().with_topic_partition(part.topic_partition()));
     }
 
     // ---- transactions
@@ -363,10 +378,8 @@ impl Shared {
             pending.extend(state.pending().cloned());
             drop(state);
             let error = given_up().with_topic_partition(part.topic_partition());
-            for filling in new {
-                self.metrics.on_batch_failed(filling.fail(&self.pool, &error));
-            }
-            self.fail_sent(sent, &error);
+            self.fail_new(&part, new, &error);
+            self.fail_sent(&part, sent, &error);
         }
         pending
     }
@@ -415,18 +428,11 @@ impl Shared {
             let new = state.abandon_new();
             let sent = state.window.abandon();
             drop(state);
-            for filling in new {
-                not_written += u64::from(filling.fail(&self.pool, &error));
-            }
-            for (slot, outcome) in sent {
-                match outcome {
-                    Outcome::NotWritten => not_written += u64::from(slot.count),
-                    Outcome::Unknown | Outcome::Written => unknown += u64::from(slot.count),
-                }
-                slot.batch.end(&self.pool, Ending::Failed(error.clone().with_outcome(outcome)));
-            }
+            not_written += self.fail_new(&part, new, &error);
+            let (refused, lost) = self.fail_sent(&part, sent, &error);
+            not_written += refused;
+            unknown += lost;
         }
-        self.metrics.on_batch_failed(u32::try_from(not_written + unknown).unwrap_or(u32::MAX));
         (not_written, unknown)
     }
 
@@ -436,9 +442,7 @@ impl Shared {
         self.abandon(&closed());
         for broker in self.all_brokers() {
             // Partitions in a queue that nobody reads any more.
-            let mut queue = broker.queue();
-            queue.ready.clear();
-            queue.lingering.clear();
+            broker.queue().clear();
         }
     }
 }

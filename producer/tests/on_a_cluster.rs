@@ -122,7 +122,7 @@ async fn five_batches_of_a_partition_are_in_flight_in_order_and_never_six() {
         let in_flight = client.metrics().snapshot().into_iter().find(|(name, _)| name.name == "requests-in-flight");
         in_flight.unwrap().1
     };
-    let mut most = 0;
+    let mut most: f64 = 0.0;
     let mut deliveries = Vec::new();
     for n in 1..200 {
         deliveries.push(send(&producer, 0, n).await);
@@ -130,7 +130,7 @@ async fn five_batches_of_a_partition_are_in_flight_in_order_and_never_six() {
         most = most.max(metric());
     }
     assert_eq!(all_written(deliveries).await, (1..200).collect::<Vec<i64>>());
-    assert_eq!(most, 5);
+    assert_eq!(most, 5.0);
     assert_eq!(values(&cluster, "orders", 0), numbers(0..200));
     producer.close(MINUTE).await.unwrap();
     client.close().await;

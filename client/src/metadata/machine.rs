@@ -62,6 +62,11 @@ impl MetadataMachine {
         }
     }
 
+    /// The time since the last answer.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.last_success.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+    }
+
     /// Somebody wants fresh metadata.
     pub(crate) fn on_request(&mut self, reason: RefreshReason) {
         if self.wanted.is_none() {

@@ -87,7 +87,8 @@ impl World {
     }
 
     pub fn metric(&self, name: &str) -> i64 {
-        self.client.metrics().snapshot().into_iter().filter(|(n, _)| n.name == name).map(|(_, value)| value).sum()
+        let values = self.client.metrics().snapshot().into_iter().filter(|(n, _)| n.name == name);
+        values.map(|(_, value)| value as i64).sum()
     }
 }
 

@@ -72,6 +72,7 @@ struct Flight {
     version: i16,
     gather: u64,
     bytes: usize,
+    records: u32,
     sent: Instant,
     entries: Vec<Entry>,
 }
@@ -219,7 +220,7 @@ impl Task {
         }
         self.on_trouble(Some(error.clone()));
         tracing::debug!(broker = self.broker.id, requests = self.flights.len(), %error, "answers were lost");
-        self.shared.metrics.requests_in_flight.add(-(self.flights.len() as i64));
+        self.shared.metrics.on_requests_ended(self.flights.len());
         for flight in std::mem::take(&mut self.flights) {
             for entry in flight.entries {
                 let Some(ticket) = entry.ticket else { continue };
@@ -251,20 +252,20 @@ impl Task {
         // The wire has checked that it answers the oldest request.
         let Some(mut flight) = self.flights.pop_front() else { return };
         debug_assert_eq!(flight.id, Some(id));
-        self.shared.metrics.requests_in_flight.add(-1);
         let produced = match Produced::decode(body, flight.version) {
             Ok(produced) => produced,
             Err(error) => {
                 self.flights.push_front(flight);
-                self.shared.metrics.requests_in_flight.add(1);
                 let error = Error::from(error).with_broker(self.broker.id);
                 return self.on_lost(&error, now);
             }
         };
         self.on_trouble(None);
-        self.shared.metrics.on_request_answered(now - flight.sent, produced.throttle_ms);
-        if produced.throttle_ms > 0 {
-            self.muted_until = Some(now + Duration::from_millis(produced.throttle_ms as u64));
+        let throttle = Duration::from_millis(u64::try_from(produced.throttle_ms).unwrap_or(0));
+        self.shared.metrics.on_requests_ended(1);
+        self.shared.metrics.on_request_answered(now - flight.sent, throttle, now);
+        if !throttle.is_zero() {
+            self.muted_until = Some(now + throttle);
         }
         let mut at = 0;
         for answered in &produced.partitions {
@@ -284,7 +285,6 @@ impl Task {
         }
         flight.entries.clear();
         self.spare.push(flight.entries);
-        self.shared.metrics.buffer_available_bytes.set(self.shared.pool.room() as i64);
     }
 
     fn on_answer(
@@ -306,7 +306,7 @@ impl Task {
                 slot.batch.end(&self.shared.pool, Ending::Written { base, append_time });
             }
             Answer::Failed(slot, outcome) => {
-                self.shared.metrics.on_batch_failed(slot.count);
+                self.shared.count_failed(part, slot.count);
                 let error = self.error(part, answered);
                 prepare::fail(slot.batch, &self.shared.pool, error.clone().with_outcome(outcome));
                 self.shared.on_records_failed(&error);
@@ -348,7 +348,7 @@ impl Task {
     fn split(&mut self, part: &Arc<Part>, number: u64, answered: &ProducedPartition, now: Instant) {
         let mut state = part.lock();
         let parts = match state.window.begin_preparing(number) {
-            Some((batch, _)) => prepare::split(batch, &self.shared.config, part.id),
+            Some((batch, _)) => prepare::split(batch, &part.common.settings.codec, part.id),
             None => return,
         };
         let Some(parts) = parts else {
@@ -364,7 +364,7 @@ impl Task {
             return;
         };
         tracing::debug!(topic = %part.topic, partition = part.id, "a batch was too large and is sent as two");
-        self.shared.metrics.on_batch_split();
+        self.shared.metrics.on_batch_split(now);
         let whole = state.window.split(number, parts);
         self.requeue(part, &mut state, now);
         drop(state);
@@ -376,8 +376,8 @@ impl Task {
     /// With acks = 0: everything has been handed to the connection, and that is all there will be.
     fn on_written(&mut self, now: Instant) {
         for mut flight in std::mem::take(&mut self.flights) {
-            self.shared.metrics.requests_in_flight.add(-1);
-            self.shared.metrics.on_request_answered(now - flight.sent, 0);
+            self.shared.metrics.on_requests_ended(1);
+            self.shared.metrics.on_request_answered(now - flight.sent, Duration::ZERO, now);
             for entry in flight.entries.drain(..) {
                 let Some(ticket) = entry.ticket else { continue };
                 let mut state = entry.part.lock();
@@ -413,7 +413,7 @@ impl Task {
         if state.queued {
             return;
         }
-        match state.next(&self.shared.sizes, now) {
+        match state.next(part.sizes(), now) {
             Next::Blocked => {}
             Next::NotBefore(at) => self.rest(at, part),
             Next::Admit | Next::Prepare(_) | Next::Send(_) | Next::Bump => {
@@ -434,9 +434,7 @@ impl Task {
         let broker = self.broker.clone();
         let mut queue = broker.queue();
         self.ready.append(&mut queue.ready);
-        let due = queue.lingering.iter().take_while(|(at, ..)| *at <= now).count();
-        over.extend(queue.lingering.drain(..due).map(|(_, number, part)| (number, part)));
-        let next = queue.lingering.front().map(|(at, ..)| *at);
+        let next = queue.take_over(now, &mut over);
         drop(queue);
         for (number, part) in over {
             let mut state = part.lock();
@@ -485,6 +483,7 @@ impl Task {
             version: 0,
             gather: self.shared.next_gather(),
             bytes: 0,
+            records: 0,
             sent: now,
             entries: self.spare.pop().unwrap_or_default(),
         });
@@ -537,7 +536,7 @@ impl Task {
             return Turn::Nothing;
         }
         loop {
-            match state.next(&shared.sizes, now) {
+            match state.next(part.sizes(), now) {
                 Next::Blocked => {
                     state.queued = false;
                     return Turn::Nothing;
@@ -549,16 +548,17 @@ impl Task {
                 }
                 Next::Send(number) => {
                     let bytes = state.window.peek(number).map_or(0, |batch| batch.bytes);
-                    if flight.bytes > 0 && flight.bytes + bytes > shared.sizes.max_request {
+                    if flight.bytes > 0 && flight.bytes + bytes > shared.config.max_request_size {
                         return Turn::NotNow;
                     }
                     state.queued = false;
                     if let Some((ticket, count, batch)) = state.window.send(number)
                         && let Some(frozen) = &batch.frozen
                     {
-                        let queued = now.saturating_duration_since(batch.opened);
-                        shared.metrics.on_batch_sent(bytes, count, queued, ticket.is_again());
+                        let again = ticket.is_again();
+                        shared.metrics.on_batch_sent(&part.common.metrics, batch, count, again, now);
                         flight.bytes += bytes;
+                        flight.records += count;
                         let bytes = frozen.bytes();
                         flight.entries.push(Entry {
                             part: part.clone(),
@@ -580,7 +580,7 @@ impl Task {
                         return Turn::Nothing;
                     }
                     let bytes = state.new_bytes();
-                    if flight.bytes > 0 && flight.bytes + bytes > shared.sizes.max_request {
+                    if flight.bytes > 0 && flight.bytes + bytes > shared.config.max_request_size {
                         return Turn::NotNow;
                     }
                     let identity = if state.window.needs_identity() {
@@ -591,27 +591,28 @@ impl Task {
                     } else {
                         None
                     };
-                    let codec = shared.config.compression;
-                    let compresses = codec != Compression::None;
-                    let here = codec.is_quick() && bytes < COMPRESS_HERE;
+                    let codec = &part.common.settings.codec;
+                    let compresses = codec.compression != Compression::None;
+                    let here = codec.compression.is_quick() && bytes < COMPRESS_HERE;
                     if here && !std::mem::replace(may_compress, false) {
                         return Turn::NotNow;
                     }
-                    let Some(filling) = state.take_new(&shared.sizes) else {
+                    let Some(filling) = state.take_new(part.sizes()) else {
                         state.queued = false;
                         return Turn::Nothing;
                     };
-                    let Filling { builder, done, charge, opened, .. } = filling;
+                    let Filling { builder, done, charge, opened, closed, .. } = filling;
+                    shared.metrics.on_batch_closed(closed, builder.len(), part.sizes().batch, now);
                     let deadline = opened + shared.config.delivery_timeout;
-                    let batch = Batch { done, charge, opened, bytes, frozen: None };
+                    let batch = Batch { done, charge, opened, bytes, raw_bytes: builder.len(), frozen: None };
                     let (number, stamp) = state.window.admit(builder.count(), deadline, identity, now, batch);
                     drop(state);
                     if compresses && !here {
                         return self.compress_elsewhere(part, builder, number, stamp, now);
                     }
-                    let mut compressor = if compresses { shared.take_compressor() } else { None };
+                    let mut compressor = if compresses { codec.take() } else { None };
                     let frozen = prepare::prepare(builder, compressor.as_mut(), &shared.pool, stamp);
-                    compressor.into_iter().for_each(|compressor| shared.keep_compressor(compressor));
+                    compressor.into_iter().for_each(|compressor| codec.keep(compressor));
                     state = part.lock();
                     put_back(&mut state, number, frozen);
                 }
@@ -641,7 +642,7 @@ impl Task {
                     if !unknown.is_empty() {
                         drop(state);
                         for slot in unknown {
-                            shared.metrics.on_batch_failed(slot.count);
+                            shared.count_failed(part, slot.count);
                             prepare::fail(slot.batch, &shared.pool, lost_track(part));
                         }
                         state = part.lock();
@@ -668,9 +669,10 @@ impl Task {
     ) -> Turn {
         let (shared, of) = (self.shared.clone(), part.clone());
         self.shared.link.spawner().cpu(Box::new(move || {
-            let mut compressor = shared.take_compressor();
+            let codec = &of.common.settings.codec;
+            let mut compressor = codec.take();
             let frozen = prepare::prepare(builder, compressor.as_mut(), &shared.pool, stamp);
-            compressor.into_iter().for_each(|compressor| shared.keep_compressor(compressor));
+            compressor.into_iter().for_each(|compressor| codec.keep(compressor));
             let mut notice = Notice::default();
             let mut state = of.lock();
             put_back(&mut state, number, frozen);
@@ -734,8 +736,8 @@ impl Task {
             Err(error) => {
                 // The broker speaks no version that this client does: nothing on this connection can succeed.
                 drop(batches);
+                self.shared.metrics.on_request_sent(flight.records, now);
                 self.flights.push_back(flight);
-                self.shared.metrics.requests_in_flight.add(1);
                 return self.on_lost(&Error::new(ErrorKind::UnsupportedVersion, error.to_string()), now);
             }
         };
@@ -749,7 +751,7 @@ impl Task {
         drop(batches);
         flight.version = version;
         flight.sent = now;
-        shared.metrics.requests_in_flight.add(1);
+        shared.metrics.on_request_sent(flight.records, now);
         self.flights.push_back(flight);
     }
 

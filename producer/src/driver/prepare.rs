@@ -8,10 +8,10 @@ use milena_protocol::records::{
 };
 
 use crate::accumulator::Batch;
-use crate::config::Config;
 use crate::delivery::{Done, Ending};
 use crate::pool::{Charge, Pool};
 use crate::sequence::Stamp;
+use crate::settings::Codec;
 
 /// Seals, compresses and stamps a new batch.
 pub(super) fn prepare(
@@ -53,7 +53,7 @@ fn producer_stamp(stamp: Stamp) -> ProducerStamp {
 
 /// Cuts a batch that the broker finds too large into two, whose completions become parts of the batch's own. `None` if it cannot be
 /// read back, which would be a bug of this crate.
-pub(super) fn split(batch: &mut Batch, config: &Config, partition: i32) -> Option<[(u32, Batch); 2]> {
+pub(super) fn split(batch: &mut Batch, codec: &Codec, partition: i32) -> Option<[(u32, Batch); 2]> {
     let frozen = batch.frozen.take()?;
     let count = frozen.count();
     let half = count / 2;
@@ -74,18 +74,17 @@ pub(super) fn split(batch: &mut Batch, config: &Config, partition: i32) -> Optio
         builder.append(record.timestamp, record.key, record.value, &headers).ok()?;
         index += 1;
     }
-    let mut compressor = config.compressor()?;
+    let mut compressor = codec.compressor()?;
     let dones = [Done::new(partition), Done::new(partition)];
     let mut charge = std::mem::replace(&mut batch.charge, Charge::none());
-    let parts = halves.map(|builder| builder.seal().compress(&mut compressor, Vec::new()).0.freeze());
-    let [left, right] = parts;
-    let mut make = |frozen: FrozenBatch, done: &Arc<Done>| Batch {
-        done: done.clone(),
-        charge: std::mem::replace(&mut charge, Charge::none()),
-        opened: batch.opened,
-        bytes: frozen.len(),
-        frozen: Some(frozen),
+    let mut make = |builder: BatchBuilder, done: &Arc<Done>| {
+        let raw_bytes = builder.len();
+        let frozen = builder.seal().compress(&mut compressor, Vec::new()).0.freeze();
+        let charge = std::mem::replace(&mut charge, Charge::none());
+        let (done, bytes) = (done.clone(), frozen.len());
+        Batch { done, charge, opened: batch.opened, bytes, raw_bytes, frozen: Some(frozen) }
     };
+    let [left, right] = halves;
     let parts = [(half, make(left, &dones[0])), (count - half, make(right, &dones[1]))];
     let [left, right] = dones;
     batch.done.split(vec![(0, left), (half, right)]);

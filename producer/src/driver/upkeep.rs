@@ -28,6 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut changes = link.metadata_changes();
     let mut asking: Option<Asking> = None;
     let mut expire_at = None;
+    let lingers = shared.settings.longest_linger() > LONGEST_LINGER_WHEN_FULL;
     loop {
         let now = Instant::now();
         if expire_at.is_none_or(|at| at <= now) {
@@ -36,7 +37,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if asking.is_none() && shared.is_identity_wanted() {
             asking = Some(Box::pin(ask(link.clone(), now + shared.config.delivery_timeout)));
         }
-        let full = shared.waiters.load(Ordering::Acquire) > 0 && shared.config.linger > LONGEST_LINGER_WHEN_FULL;
+        let full = shared.waiters.load(Ordering::Acquire) > 0 && lingers;
         let sweep_at = full.then(|| now + LONGEST_LINGER_WHEN_FULL);
         let wake_at = [expire_at, sweep_at].into_iter().flatten().min();
         tokio::select! {
