@@ -4,7 +4,6 @@
 //! wake-ups and anything that may wait happen outside.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::delivery::{Delivery, Done, Ending};
+use crate::load::Load;
 use crate::metrics::PartitionQueue;
 use crate::pool::{Charge, Pool};
 use crate::sequence::{Next, Window};
@@ -27,8 +27,8 @@ pub(crate) struct Part {
     pub(crate) id: i32,
     pub(crate) topic: Arc<str>,
     pub(crate) common: Arc<Common>,
-    /// Whether the partition has had a leader that this client knew: what partitioners ask, without the lock.
-    available: AtomicBool,
+    /// What partitioners ask, without the lock.
+    pub(crate) load: Arc<Load>,
 }
 
 /// What the lock of a [`Part`] protects.
@@ -37,6 +37,7 @@ pub(crate) struct PartState {
     /// Full or overdue batches that have no place in the sequence yet.
     closed: VecDeque<Filling>,
     closed_bytes: usize,
+    load: Arc<Load>,
     pub(crate) window: Window<Batch>,
     /// Who sends for this partition now. Kept while there is no leader.
     pub(crate) broker: Option<Arc<Broker>>,
@@ -183,10 +184,12 @@ impl Part {
         window: Window<Batch>,
         transaction: u64,
     ) -> Arc<Self> {
+        let load = Arc::new(Load::default());
         let state = PartState {
             open: None,
             closed: VecDeque::new(),
             closed_bytes: 0,
+            load: load.clone(),
             window,
             broker: None,
             queued: false,
@@ -199,7 +202,7 @@ impl Part {
             joined: 0,
         };
         let common = common.clone();
-        Arc::new(Self { state: Mutex::new(state), id, topic, common, available: AtomicBool::new(false) })
+        Arc::new(Self { state: Mutex::new(state), id, topic, common, load })
     }
 
     /// A partition with the default settings.
@@ -218,14 +221,6 @@ impl Part {
     pub(crate) fn lock(&self) -> MutexGuard<'_, PartState> {
         // A panic under the lock would be a bug of this crate; its other partitions and its `close` still work.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn is_available(&self) -> bool {
-        self.available.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_available(&self, available: bool) {
-        self.available.store(available, Ordering::Relaxed);
     }
 
     pub(crate) fn topic_partition(&self) -> TopicPartition {
@@ -259,6 +254,7 @@ impl PartState {
         if self.grow(record, sizes, pool)
             && let Some(delivery) = self.append(record)
         {
+            self.publish_load();
             return Ok(delivery);
         }
         self.close_open(notice);
@@ -314,7 +310,9 @@ impl PartState {
         } else if let Some(broker) = &self.broker {
             notice.lingering = Some((broker.clone(), now + sizes.linger, number));
         }
-        self.append(record).ok_or(Refusal::NoRoom(length))
+        let delivery = self.append(record).ok_or(Refusal::NoRoom(length));
+        self.publish_load();
+        delivery
     }
 
     /// Lets the open batch grow rather than queue another small one behind a window that is full.
@@ -348,6 +346,7 @@ impl PartState {
             self.closed.push_back(open);
             self.overdue = None;
             self.notify(notice);
+            self.publish_load();
         }
     }
 
@@ -399,16 +398,24 @@ impl PartState {
         if !self.has_new(sizes) {
             return None;
         }
-        if let Some(closed) = self.closed.pop_front() {
-            self.closed_bytes -= closed.builder.len();
-            return Some(closed);
-        }
-        let overdue = self.overdue.take();
-        let mut open = self.open.take()?;
-        if open.builder.len() < sizes.batch {
-            open.closed = overdue.unwrap_or(Closed::Full);
-        }
-        Some(open)
+        let oldest = match self.closed.pop_front() {
+            Some(closed) => {
+                self.closed_bytes -= closed.builder.len();
+                Some(closed)
+            }
+            None => {
+                let overdue = self.overdue.take();
+                let mut open = self.open.take();
+                if let Some(open) = &mut open
+                    && open.builder.len() < sizes.batch
+                {
+                    open.closed = overdue.unwrap_or(Closed::Full);
+                }
+                open
+            }
+        };
+        self.publish_load();
+        oldest
     }
 
     /// Takes out all batches that were opened before `before`, newest last.
@@ -421,6 +428,9 @@ impl PartState {
         }
         if self.open.as_ref().is_some_and(|open| open.opened <= before) {
             expired.extend(self.open.take());
+        }
+        if !expired.is_empty() {
+            self.publish_load();
         }
         expired
     }
@@ -450,6 +460,7 @@ impl PartState {
         self.closed_bytes = 0;
         let mut all: Vec<_> = self.closed.drain(..).collect();
         all.extend(self.open.take());
+        self.publish_load();
         all
     }
 
@@ -486,6 +497,12 @@ impl PartState {
         self.closed_bytes + self.open.as_ref().map_or(0, |open| open.builder.len())
     }
 
+    /// Tells partitioners what waits here.
+    fn publish_load(&self) {
+        let batches = self.closed.len() + usize::from(self.open.is_some());
+        self.load.set_queue(batches, self.queued_bytes());
+    }
+
     /// Counts bytes of a record without a key; true when the sticky partition should go on.
     #[inline]
     pub(crate) fn on_sticky(&mut self, bytes: usize, batch_size: usize, batch_closed: bool) -> bool {
@@ -493,6 +510,7 @@ impl PartState {
         let over = crate::partitioner::sticky_is_over(self.sticky_bytes, batch_size, batch_closed);
         if over {
             self.sticky_bytes = 0;
+            self.publish_load();
         }
         over
     }

@@ -9,9 +9,9 @@ use milena_client::{Error, ErrorKind, TopicPartition};
 
 use crate::accumulator::{Claim, Content, Means, Notice, Part, PartState, Refusal, closed};
 use crate::delivery::{Delivery, Done};
-use crate::partitioner::{Choice, Partitioner, Unplaced, murmur2_partition};
+use crate::partitioner::{Choice, Placing, Unplaced, murmur2_partition};
 use crate::pool::Charge;
-use crate::record::{AsRecord, RecordView};
+use crate::record::{AsRecord, Header, RecordView};
 use crate::shared::Shared;
 use crate::topics::Topic;
 
@@ -20,8 +20,9 @@ use crate::topics::Topic;
 pub(crate) enum NotTaken {
     /// The topic is not known to this producer yet.
     UnknownTopic,
-    /// There is no room for this many bytes.
-    NoRoom(usize),
+    /// There is no room for this many bytes. The partition that was chosen is kept for the next attempt: a round robin that is asked
+    /// twice for each record would leave out every second partition (KAFKA-9965).
+    NoRoom(usize, Option<i32>),
     /// It is not going to be taken.
     Error(Error),
 }
@@ -49,9 +50,12 @@ impl Shared {
         let content = self.content(record);
         let partition = match record.partition {
             Some(partition) => partition,
-            None => match self.choose(record, topic) {
+            None => match choose(record, &content, topic) {
                 Choice::Partition(partition) => partition,
                 Choice::Sticky => return self.append_sticky(topic, &content, prepaid, claim),
+                Choice::PartitionWithHeader(partition, header) => {
+                    return self.append_with_header(record, &content, partition, header, prepaid, claim);
+                }
             },
         };
         let Some(part) = usize::try_from(partition).ok().and_then(|index| topic.parts.get(index)) else {
@@ -82,18 +86,6 @@ impl Shared {
         Means { sizes: part.sizes(), pool: &self.pool, now: self.link.now() }
     }
 
-    #[inline]
-    fn choose(&self, record: &RecordView<'_>, topic: &Topic) -> Choice {
-        if self.config.is_default_partitioner {
-            return match record.key {
-                Some(key) => Choice::Partition(murmur2_partition(key, topic.parts.len() as i32)),
-                None => Choice::Sticky,
-            };
-        }
-        let unplaced = Unplaced { topic: record.topic, key: record.key, value: record.value, headers: record.headers };
-        Partitioner::choose(&*self.config.partitioner, &unplaced, topic)
-    }
-
     #[cold]
     #[inline(never)]
     fn append_slowly(
@@ -108,8 +100,40 @@ impl Shared {
         drop(state);
         self.on_notice(part, notice);
         result.map_err(|refusal| match refusal {
-            Refusal::NoRoom(bytes) => NotTaken::NoRoom(bytes),
+            Refusal::NoRoom(bytes) => NotTaken::NoRoom(bytes, Some(part.id)),
             Refusal::Error(error) => NotTaken::Error(error),
+        })
+    }
+
+    /// Appends a record that its partitioner adds a header to. Nobody else pays for the copy of the headers.
+    #[inline(never)]
+    fn append_with_header(
+        &self,
+        record: &RecordView<'_>,
+        content: &Content<'_>,
+        partition: i32,
+        header: Header<'_>,
+        prepaid: &mut Option<Charge>,
+        claim: impl Claim,
+    ) -> Result<Delivery, NotTaken> {
+        /// Records rarely have more headers; more of them cost an allocation.
+        const ON_STACK: usize = 8;
+        let own = record.headers;
+        let mut append = |headers: &[Header<'_>]| {
+            let (partition, timestamp) = (Some(partition), Some(content.timestamp));
+            self.append(&RecordView { partition, timestamp, headers, ..*record }, prepaid, claim)
+        };
+        let appended = if own.len() < ON_STACK {
+            let mut headers = [header; ON_STACK];
+            headers[..own.len()].copy_from_slice(own);
+            append(&headers[..=own.len()])
+        } else {
+            append(&[own, &[header]].concat())
+        };
+        appended.map_err(|why| match why {
+            // Kept, the partition would be named by the record, which then gets no header.
+            NotTaken::NoRoom(bytes, _) => NotTaken::NoRoom(bytes, None),
+            why => why,
         })
     }
 
@@ -141,7 +165,7 @@ impl Shared {
                 let over = state.on_sticky(bytes, part.sizes().batch, false);
                 drop(state);
                 if over {
-                    topic.move_sticky(partition);
+                    self.move_sticky(topic, partition);
                 }
                 return Ok(delivery);
             }
@@ -151,7 +175,7 @@ impl Shared {
                 state.close_full(&mut notice);
                 drop(state);
                 self.on_notice(part, notice);
-                topic.move_sticky(partition);
+                self.move_sticky(topic, partition);
                 if topic.sticky.partition.load(Ordering::Relaxed) != partition {
                     continue;
                 }
@@ -161,7 +185,11 @@ impl Shared {
                     return Err(self.not_claimed());
                 }
             }
-            return self.append_slowly(part, state, content, prepaid);
+            return self.append_slowly(part, state, content, prepaid).map_err(|why| match why {
+                // By the time that there is room, the topic may have moved on.
+                NotTaken::NoRoom(bytes, _) => NotTaken::NoRoom(bytes, None),
+                why => why,
+            });
         }
     }
 
@@ -208,7 +236,7 @@ impl Shared {
                     }
                 }
                 Err(Refusal::NoRoom(bytes)) => {
-                    run.stopped = Some(NotTaken::NoRoom(bytes));
+                    run.stopped = Some(NotTaken::NoRoom(bytes, Some(partition)));
                     break;
                 }
                 Err(Refusal::Error(error)) => {
@@ -233,6 +261,19 @@ impl Shared {
     #[cold]
     fn not_known(&self) -> NotTaken {
         if self.is_closed.load(Ordering::Acquire) { NotTaken::Error(closed()) } else { NotTaken::UnknownTopic }
+    }
+}
+
+/// The partitioner's choice. The default one's is made here: it needs no view of the cluster, and no call.
+#[inline]
+fn choose<'a>(record: &RecordView<'_>, content: &Content<'_>, topic: &'a Topic) -> Choice<'a> {
+    match (&topic.placing, record.key) {
+        (Placing::Default, Some(key)) => Choice::Partition(murmur2_partition(key, topic.parts.len() as i32)),
+        (Placing::Default, None) | (Placing::Sticky, _) => Choice::Sticky,
+        (Placing::By(partitioner), key) => {
+            let (value, headers, timestamp) = (record.value, record.headers, content.timestamp);
+            partitioner.choose(&Unplaced { topic: record.topic, key, value, headers, timestamp }, topic)
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Broker {
     pub(crate) id: i32,
     queue: Mutex<Queue>,
     bell: Bell,
+    /// Since when it owes an answer or a connection and has given neither; kept only where somebody asks.
+    silent_since: Mutex<Option<Instant>>,
 }
 
 /// Locked after a partition's lock has been released, never inside of it.
@@ -47,7 +49,7 @@ impl Queue {
 
 impl Broker {
     pub(crate) fn new(id: i32) -> Self {
-        Self { id, queue: Mutex::default(), bell: Bell::default() }
+        Self { id, queue: Mutex::default(), bell: Bell::default(), silent_since: Mutex::default() }
     }
 
     pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -76,6 +78,15 @@ impl Broker {
         if was_empty {
             self.ring();
         }
+    }
+
+    /// Since when the broker has not moved though something is asked of it.
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
+        *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_silent_since(&self, since: Option<Instant>) {
+        *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Has the broker's task look around.

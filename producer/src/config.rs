@@ -8,7 +8,7 @@ use milena_client::{Client, Error, ErrorKind};
 use milena_protocol::records::Compression;
 
 use crate::accumulator::Sizes;
-use crate::partitioner::{Murmur2, Partitioner};
+use crate::partitioner::{Partitioner, Partitioning};
 use crate::producer::Producer;
 use crate::settings::Codec;
 use crate::transaction::TransactionalProducerBuilder;
@@ -42,9 +42,7 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Duration,
     pub(crate) delivery_timeout: Duration,
     pub(crate) max_block: Duration,
-    pub(crate) partitioner: Arc<dyn Partitioner>,
-    /// Whether `partitioner` is the default one, which needs no view of the cluster.
-    pub(crate) is_default_partitioner: bool,
+    pub(crate) partitioning: Partitioning,
     /// Topics with settings of their own.
     pub(crate) topics: BTreeMap<Arc<str>, TopicSettings>,
 }
@@ -57,6 +55,7 @@ pub struct TopicSettings {
     batch_size: Option<usize>,
     max_batch_size: Option<usize>,
     compression: Option<(Compression, Option<i32>)>,
+    partitioner: Option<Arc<dyn Partitioner>>,
 }
 
 impl TopicSettings {
@@ -75,6 +74,12 @@ impl TopicSettings {
     /// As [`ProducerBuilder::max_batch_size`].
     pub fn max_batch_size(mut self, bytes: usize) -> Self {
         self.max_batch_size = Some(bytes);
+        self
+    }
+
+    /// As [`ProducerBuilder::partitioner`].
+    pub fn partitioner(mut self, partitioner: impl Partitioner + 'static) -> Self {
+        self.partitioner = Some(Arc::new(partitioner));
         self
     }
 
@@ -195,10 +200,33 @@ impl ProducerBuilder {
         self
     }
 
-    /// Chooses the partition of records that name none. Default [`Murmur2`]. Java: `partitioner.class`.
+    /// Chooses the partition of records that name none. Default [`Murmur2`](crate::Murmur2). Java: `partitioner.class`.
     pub fn partitioner(mut self, partitioner: impl Partitioner + 'static) -> Self {
-        self.config.partitioner = Arc::new(partitioner);
-        self.config.is_default_partitioner = false;
+        self.config.partitioning.partitioner = Some(Arc::new(partitioner));
+        self
+    }
+
+    /// Whether the default partitioner treats records with a key as if they had none. Default false. With true batches are as full
+    /// as can be and partitions even, and the records of a key are in no order any more. A partitioner of one's own decides itself,
+    /// so together with one it is refused. Java: `partitioner.ignore.keys`.
+    pub fn partitioner_ignore_keys(mut self, on: bool) -> Self {
+        self.config.partitioning.ignore_keys = on;
+        self
+    }
+
+    /// Whether records without a key rather go where fewer batches wait. Default true: a slow broker gets what it can take, and the
+    /// rest does not wait for it. With false all partitions get about the same number of bytes, and the slowest broker sets the pace
+    /// once the memory is full. Java: `partitioner.adaptive.partitioning.enable`.
+    pub fn partitioner_adaptive(mut self, on: bool) -> Self {
+        self.config.partitioning.adaptive = on;
+        self
+    }
+
+    /// Leaves the partitions of a broker that has neither answered nor could be reached for this long, while something was asked of
+    /// it, to records that must go there. Default 0: off. Shorter than [`request_timeout`](Self::request_timeout), and longer than a
+    /// broker takes on a bad day. Java: `partitioner.availability.timeout.ms` (and there only together with the adaptive part).
+    pub fn partitioner_availability_timeout(mut self, timeout: Duration) -> Self {
+        self.config.partitioning.availability_timeout = timeout;
         self
     }
 
@@ -264,8 +292,7 @@ impl Default for Config {
             request_timeout: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(120),
             max_block: Duration::from_secs(60),
-            partitioner: Arc::new(Murmur2),
-            is_default_partitioner: true,
+            partitioning: Partitioning::default(),
             topics: BTreeMap::new(),
         }
     }
@@ -282,6 +309,11 @@ impl Config {
         config.max_batch_size = own.max_batch_size.unwrap_or(config.max_batch_size);
         if let Some((codec, level)) = own.compression {
             (config.compression, config.compression_level) = (codec, level);
+        }
+        if let Some(partitioner) = &own.partitioner {
+            // The producer's setting of the default partitioner is not about this one.
+            config.partitioning.partitioner = Some(partitioner.clone());
+            config.partitioning.ignore_keys = false;
         }
         config
     }
@@ -315,6 +347,12 @@ impl Config {
         if self.idempotence && self.acks != Acks::All {
             return refuse(
                 "idempotence needs acks = all: leave idempotence out, or leave acks at its default.".to_owned(),
+            );
+        }
+        if self.partitioning.ignore_keys && self.partitioning.partitioner.is_some() {
+            return refuse(
+                "partitioner_ignore_keys is a setting of the default partitioner: leave it out, or leave the partitioner out."
+                    .to_owned(),
             );
         }
         if !(1..=5).contains(&self.max_in_flight) {

@@ -3,7 +3,7 @@
 //! # The journey of a record
 //!
 //! 1. `send` (`producer.rs`) lends a [`Record`] (`record.rs`) and finds its topic (`topics.rs`) and its
-//!    partition (`partitioner.rs`); `append.rs` is what runs for every record.
+//!    partition (`partitioner/`); `append.rs` is what runs for every record.
 //! 2. Under the partition's short lock the record is encoded, once, into the open batch (`accumulator.rs`), in a buffer of the one
 //!    pool with the one budget (`pool.rs`). The user gets a [`Delivery`] (`delivery.rs`).
 //! 3. The batch closes because it is full, its linger is over, or somebody flushes. The partition goes into its broker's queue, and
@@ -20,7 +20,7 @@
 //!
 //! What is counted on the way is in `metrics.rs`; what holds for one topic alone in `settings.rs`.
 //!
-//! Not supported yet: interceptors, the adaptive part of KIP-794.
+//! Not supported yet: interceptors.
 
 mod accumulator;
 mod append;
@@ -28,6 +28,7 @@ mod broker;
 mod config;
 mod delivery;
 mod driver;
+mod load;
 mod metrics;
 mod partitioner;
 mod pool;
@@ -44,7 +45,10 @@ pub use config::{Acks, ProducerBuilder, TopicSettings};
 pub use delivery::{Delivery, Placed};
 pub use metrics::PartitionQueue;
 pub use milena_protocol::records::Compression;
-pub use partitioner::{Choice, ClusterView, Murmur2, Partitioner, Unplaced, murmur2_partition};
+pub use partitioner::{
+    ByGeohash, Choice, ClusterView, Crc32, Fnv1a, Geohash, Murmur2, Partitioner, RoundRobin, Salted, Sharded, Tiered,
+    TimeBucket, Unplaced, geohash, murmur2_partition, sharded_key, time_bucket_key,
+};
 pub use producer::{Appended, Producer};
 pub use record::{AsRecord, Header, OwnedRecord, Record, RecordView};
 pub use transaction::{

@@ -230,7 +230,7 @@ impl Appended {
 
     /// Whether it stopped because there is no room at the moment.
     pub fn is_full(&self) -> bool {
-        matches!(self.run.stopped, Some(NotTaken::NoRoom(_)))
+        matches!(self.run.stopped, Some(NotTaken::NoRoom(..)))
     }
 
     /// Waits until all of them have their results.

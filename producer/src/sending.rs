@@ -15,7 +15,7 @@ use crate::delivery::Delivery;
 use crate::metrics::Metrics;
 use crate::pool::Charge;
 use crate::producer::{Appended, first_failure, settled};
-use crate::record::AsRecord;
+use crate::record::{AsRecord, RecordView};
 use crate::shared::Shared;
 
 /// Sends for whoever has the claim.
@@ -61,6 +61,7 @@ impl<C: Claim> Sending<'_, C> {
         let shared = self.shared;
         let deadline = shared.link.now() + shared.config.max_block;
         let mut prepaid = Prepaid { shared, charge: None };
+        let mut chosen = None;
         loop {
             match why {
                 NotTaken::Error(error) => return Err(error),
@@ -68,9 +69,16 @@ impl<C: Claim> Sending<'_, C> {
                     let topic = record.with_view(|view| view.topic.to_owned());
                     self.learn_topic(&topic, deadline).await?;
                 }
-                NotTaken::NoRoom(bytes) => prepaid.charge = Some(self.wait_for_room(bytes, deadline).await?),
+                NotTaken::NoRoom(bytes, partition) => {
+                    chosen = partition;
+                    prepaid.charge = Some(self.wait_for_room(bytes, deadline).await?);
+                }
             }
-            match record.with_view(|view| shared.append(view, &mut prepaid.charge, self.claim)) {
+            let appended = record.with_view(|view| {
+                let view = RecordView { partition: view.partition.or(chosen), ..*view };
+                shared.append(&view, &mut prepaid.charge, self.claim)
+            });
+            match appended {
                 Ok(delivery) => return Ok(delivery),
                 Err(again) => why = again,
             }
@@ -81,7 +89,7 @@ impl<C: Claim> Sending<'_, C> {
         record.with_view(|view| {
             self.shared.append(view, &mut None, self.claim).map_err(|why| match why {
                 NotTaken::Error(error) => error,
-                NotTaken::NoRoom(bytes) => {
+                NotTaken::NoRoom(bytes, _) => {
                     self.shared.metrics.on_exhausted(self.shared.link.now());
                     no_room(self.shared, bytes, "at the moment")
                 }
@@ -144,7 +152,7 @@ impl<C: Claim> Sending<'_, C> {
                 Some(NotTaken::UnknownTopic) => {
                     park_on(self.learn_topic(topic, deadline))?;
                 }
-                Some(NotTaken::NoRoom(bytes)) => {
+                Some(NotTaken::NoRoom(bytes, _)) => {
                     prepaid.charge = Some(park_on(self.wait_for_room(bytes, deadline))?);
                 }
             }

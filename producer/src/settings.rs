@@ -11,6 +11,7 @@ use milena_protocol::records::{Compression, Compressor};
 use crate::accumulator::Sizes;
 use crate::config::Config;
 use crate::metrics::TopicMetrics;
+use crate::partitioner::Placing;
 
 /// What the partitions of a topic have in common.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     /// the order of their times.
     pub(crate) lane: usize,
     pub(crate) codec: Codec,
+    /// Who chooses for the records that name no partition.
+    pub(crate) placing: Placing,
 }
 
 /// A codec, and its compressors that are not in use; each has tables that are worth keeping.
@@ -55,7 +58,8 @@ impl AllSettings {
                 lingers.push(config.linger);
                 lingers.len() - 1
             });
-            Arc::new(Settings { sizes: config.sizes(), lane, codec: config.codec() })
+            let placing = config.partitioning.placing();
+            Arc::new(Settings { sizes: config.sizes(), lane, codec: config.codec(), placing })
         };
         let usual = settings(config);
         let own = config.topics.keys().map(|topic| (topic.clone(), settings(&config.of_topic(topic)))).collect();

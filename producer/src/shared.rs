@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use milena_client::{Error, ErrorKind, Link, Outcome, TopicInterest};
 use tokio::sync::Notify;
@@ -14,11 +15,10 @@ use crate::config::Config;
 use crate::delivery::{Done, Ending};
 use crate::driver;
 use crate::metrics::Metrics;
-use crate::partitioner::next_sticky;
 use crate::pool::Pool;
 use crate::sequence::{Identity, Slot, Window};
 use crate::settings::{AllSettings, Common};
-use crate::topics::{Sticky, Topic, Topics};
+use crate::topics::{Moving, Sticky, Topic, Topics};
 use crate::transaction::{Transactional, given_up};
 
 pub(crate) struct Shared {
@@ -114,14 +114,11 @@ impl Shared {
             Some(before) => before.sticky.clone(),
             None => {
                 interests.push(self.link.want_topics([&*known.name]));
-                let mut rng = self.link.rng(&format!("sticky/{}", known.name));
-                let first = next_sticky(&mut rng, count, |partition| {
-                    known.partition(partition).is_some_and(|partition| partition.leader.is_some())
-                });
-                Sticky::new(first, rng)
+                let has_leader = |partition| known.partition(partition).is_some_and(|known| known.leader.is_some());
+                Sticky::new(count, has_leader, self.link.rng(&format!("sticky/{}", known.name)))
             }
         };
-        let topic = Topic::new(known.name.clone(), parts, sticky);
+        let topic = Topic::new(known.name.clone(), parts, sticky, common.settings.placing.clone());
         self.assign_all(known, &topic);
         self.topics.insert(topic);
     }
@@ -145,9 +142,29 @@ impl Shared {
         }
     }
 
+    /// The topic's records without a key go on to another partition than `from`.
+    #[cold]
+    pub(crate) fn move_sticky(&self, topic: &Topic, from: i32) {
+        let partitioning = &self.config.partitioning;
+        let stalled = match partitioning.availability_timeout {
+            Duration::ZERO => Vec::new(),
+            timeout => self.stalled_brokers(timeout),
+        };
+        topic.move_sticky(from, Moving { adaptive: partitioning.adaptive, stalled: &stalled });
+    }
+
+    /// The brokers that have been silent for longer than that.
+    fn stalled_brokers(&self, timeout: Duration) -> Vec<i32> {
+        let now = self.link.now();
+        let is_stalled = |broker: &&Arc<Broker>| {
+            broker.silent_since().is_some_and(|since| now.saturating_duration_since(since) > timeout)
+        };
+        lock(&self.brokers).values().filter(is_stalled).map(|broker| broker.id).collect()
+    }
+
     /// Gives a partition to its leader's task. Without a leader it stays where it is, with its sequence and its records.
     fn assign(self: &Arc<Self>, part: &Arc<Part>, leader: Option<i32>) {
-        part.set_available(leader.is_some());
+        part.load.set_leader(leader);
         let Some(leader) = leader else { return };
         if part.lock().broker.as_ref().is_some_and(|broker| broker.id == leader) {
             return;
@@ -293,7 +310,7 @@ impl Shared {
             self.on_records_failed(&error);
         }
         // A batch that somebody prepares just now could not be taken though its time is over.
-        next.map(|next| next.max(now + std::time::Duration::from_millis(1)))
+        next.map(|next| next.max(now + Duration::from_millis(1)))
     }
 
     /// Fails batches that have not been sent. Returns how many records they had.

@@ -2,17 +2,22 @@
 //! instruction (an `ArcSwap` of a map costs two of them, 11 ns a record).
 
 use std::hash::BuildHasher;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::accumulator::Part;
-use crate::partitioner::{ClusterView, next_sticky};
+use crate::load::Load;
+use crate::partitioner::{Candidate, ClusterView, Draw, Placing};
 
 /// A topic and its partitions; the index is the partition's number.
 pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     pub(crate) parts: Vec<Arc<Part>>,
     pub(crate) sticky: Arc<Sticky>,
+    /// Who chooses for its records that name no partition.
+    pub(crate) placing: Placing,
+    /// Those of the partitions, close together for who looks at all of them.
+    loads: Vec<Arc<Load>>,
     /// The same topic with more partitions, once it has them.
     grown: OnceLock<Arc<Self>>,
 }
@@ -20,7 +25,17 @@ pub(crate) struct Topic {
 /// Where a topic's records without a key go at the moment.
 pub(crate) struct Sticky {
     pub(crate) partition: AtomicI32,
-    rng: Mutex<fastrand::Rng>,
+    draw: Mutex<Draw>,
+    turns: AtomicU32,
+}
+
+/// How the next sticky partition is chosen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moving<'a> {
+    /// By what waits at each partition (Java's `partitioner.adaptive.partitioning.enable`).
+    pub(crate) adaptive: bool,
+    /// Brokers that have been silent for too long.
+    pub(crate) stalled: &'a [i32],
 }
 
 /// Topics by name. Entries are never removed; who adds one holds a lock of its own, so that there is one at a time.
@@ -108,8 +123,9 @@ impl Table {
 }
 
 impl Topic {
-    pub(crate) fn new(name: Arc<str>, parts: Vec<Arc<Part>>, sticky: Arc<Sticky>) -> Arc<Self> {
-        Arc::new(Self { name, parts, sticky, grown: OnceLock::new() })
+    pub(crate) fn new(name: Arc<str>, parts: Vec<Arc<Part>>, sticky: Arc<Sticky>, placing: Placing) -> Arc<Self> {
+        let loads = parts.iter().map(|part| part.load.clone()).collect();
+        Arc::new(Self { name, parts, sticky, placing, loads, grown: OnceLock::new() })
     }
 
     #[inline]
@@ -121,22 +137,48 @@ impl Topic {
         topic
     }
 
-    /// Another sticky partition, if it still is `from`.
-    pub(crate) fn move_sticky(&self, from: i32) {
-        use std::sync::atomic::Ordering;
-        let mut rng = lock(&self.sticky.rng);
-        let next = next_sticky(&mut rng, self.parts.len() as i32, |partition| self.is_available(partition));
+    /// Another sticky partition, if it still is `from`. What waits where is looked at here, and so once per batch or so.
+    pub(crate) fn move_sticky(&self, from: i32, how: Moving<'_>) {
+        if self.parts.len() < 2 {
+            return;
+        }
+        let mut draw = lock(&self.sticky.draw);
+        let next = draw.next(self.partitions(), |partition| self.candidate(partition, how));
         let _ = self.sticky.partition.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    fn part(&self, partition: i32) -> Option<&Arc<Part>> {
-        usize::try_from(partition).ok().and_then(|index| self.parts.get(index))
+    fn candidate(&self, partition: i32, how: Moving<'_>) -> Candidate {
+        let Some(load) = self.load(partition) else {
+            return Candidate { has_leader: false, is_stalled: false, queue: 0 };
+        };
+        let leader = load.leader();
+        let batch_size = self.parts.first().map_or(1, |part| part.sizes().batch);
+        let (batches, bytes) = load.queue();
+        // An open batch grows while the window is full: by its bytes, or a slow broker's queue would look short.
+        let queue = batches.max(u32::try_from(bytes.div_ceil(batch_size.max(1))).unwrap_or(u32::MAX));
+        Candidate {
+            has_leader: leader.is_some(),
+            is_stalled: leader.is_some_and(|leader| how.stalled.contains(&leader)),
+            queue: if how.adaptive { queue } else { 0 },
+        }
+    }
+
+    fn load(&self, partition: i32) -> Option<&Load> {
+        usize::try_from(partition).ok().and_then(|index| self.loads.get(index)).map(|load| &**load)
     }
 }
 
 impl Sticky {
-    pub(crate) fn new(first: i32, rng: fastrand::Rng) -> Arc<Self> {
-        Arc::new(Self { partition: AtomicI32::new(first), rng: Mutex::new(rng) })
+    /// Begins at one of the partitions with a leader.
+    pub(crate) fn new(partitions: i32, has_leader: impl Fn(i32) -> bool, rng: fastrand::Rng) -> Arc<Self> {
+        let mut draw = Draw::new(rng);
+        let first = draw.next(partitions, |partition| Candidate {
+            has_leader: has_leader(partition),
+            is_stalled: false,
+            queue: 0,
+        });
+        let turns = AtomicU32::new(draw.number());
+        Arc::new(Self { partition: AtomicI32::new(first), draw: Mutex::new(draw), turns })
     }
 }
 
@@ -145,17 +187,25 @@ impl ClusterView for Topic {
         self.parts.len() as i32
     }
 
-    fn is_available(&self, partition: i32) -> bool {
-        self.part(partition).is_some_and(|part| part.is_available())
+    fn leader(&self, partition: i32) -> Option<i32> {
+        self.load(partition).and_then(Load::leader)
+    }
+
+    fn queue_depth(&self, partition: i32) -> u32 {
+        self.load(partition).map_or(0, |load| load.queue().0)
     }
 
     fn queued_bytes(&self, partition: i32) -> usize {
-        self.part(partition).map_or(0, |part| part.lock().queued_bytes())
+        self.load(partition).map_or(0, |load| load.queue().1)
+    }
+
+    fn next_turn(&self) -> u32 {
+        self.sticky.turns.fetch_add(1, Ordering::Relaxed)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // One number is drawn at a time: a panic elsewhere leaves the generator whole.
+    // Every draw begins afresh: a panic in one leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -166,7 +216,8 @@ mod tests {
     fn topic(name: &str, partitions: i32) -> Arc<Topic> {
         let name: Arc<str> = Arc::from(name);
         let parts = (0..partitions).map(|id| Part::new(name.clone(), id, true, 5)).collect();
-        Topic::new(name, parts, Sticky::new(0, fastrand::Rng::with_seed(1)))
+        let sticky = Sticky::new(partitions, |_| true, fastrand::Rng::with_seed(1));
+        Topic::new(name, parts, sticky, Placing::Default)
     }
 
     #[test]

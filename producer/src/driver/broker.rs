@@ -57,6 +57,10 @@ struct Task {
     timer_at: Option<Instant>,
     /// No answer has come since the connection was lost or could not be made.
     is_in_trouble: bool,
+    /// Since when something is asked of the broker to which it has not answered; see `watch_silence`.
+    silent_since: Option<Instant>,
+    /// It has answered since that was looked at last.
+    has_answered: bool,
     rng: fastrand::Rng,
 }
 
@@ -122,6 +126,8 @@ impl Task {
             timer,
             timer_at: None,
             is_in_trouble: false,
+            silent_since: None,
+            has_answered: false,
             rng,
         }
     }
@@ -136,6 +142,7 @@ impl Task {
             let linger_at = self.collect(now);
             again |= self.gather(now);
             again |= self.poll_flush(cx, now);
+            self.watch_silence(now);
             again |= self.poll_timer(cx, now, linger_at);
             if !again {
                 return Poll::Pending;
@@ -170,6 +177,26 @@ impl Task {
         if self.is_in_trouble || trouble.is_some() {
             self.is_in_trouble = trouble.is_some();
             *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        }
+    }
+
+    /// Keeps since when the broker owes an answer or a connection, for whoever leaves out the partitions of a silent broker
+    /// (`partitioner_availability_timeout`).
+    fn watch_silence(&mut self, now: Instant) {
+        if self.shared.config.partitioning.availability_timeout.is_zero() {
+            return;
+        }
+        let is_connecting = matches!(self.connection, Connection::Opening(_));
+        let has_work = !self.flights.is_empty() || !self.ready.is_empty() || !self.resting.is_empty();
+        let since = match self.silent_since {
+            // Nothing is owed: the next record may try it again.
+            _ if !is_connecting && !has_work => None,
+            Some(since) if !std::mem::take(&mut self.has_answered) => Some(since),
+            _ => Some(now),
+        };
+        if since != self.silent_since {
+            self.silent_since = since;
+            self.broker.set_silent_since(since);
         }
     }
 
@@ -261,6 +288,7 @@ impl Task {
             }
         };
         self.on_trouble(None);
+        self.has_answered = true;
         let throttle = Duration::from_millis(u64::try_from(produced.throttle_ms).unwrap_or(0));
         self.shared.metrics.on_requests_ended(1);
         self.shared.metrics.on_request_answered(now - flight.sent, throttle, now);
