@@ -17,10 +17,11 @@ pub use milena_consumer::{
     RebalanceListener, RebalanceProtocol, RecordRef, Records, RecordsIter, StartAt, Subscription, TopicSizes,
 };
 pub use milena_producer::{
-    AbortError, Acks, Appended, AsRecord, Choice, ClusterView, CommitError, Compression, Delivery, Header,
-    InitialiseError, Murmur2, OwnedRecord, Partitioner, Placed, Producer, ProducerBuilder, Record, RecordView,
-    Transaction, TransactionSender, TransactionalProducer, TransactionalProducerBuilder, UninitialisedProducer,
-    Unplaced, murmur2_partition,
+    AbortError, Acks, Appended, AsRecord, ByGeohash, Choice, ClusterView, CommitError, Compression, Crc32, Delivery,
+    Fnv1a, Geohash, Header, InitialiseError, Murmur2, OwnedRecord, Partitioner, Placed, Producer, ProducerBuilder,
+    Record, RecordView, RoundRobin, Salted, Sharded, Tiered, TimeBucket, Transaction, TransactionSender,
+    TransactionalProducer, TransactionalProducerBuilder, UninitialisedProducer, Unplaced, geohash, murmur2_partition,
+    sharded_key, time_bucket_key,
 };
 pub use milena_protocol::{ApiKey, ErrorCode};
 
