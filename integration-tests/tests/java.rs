@@ -15,7 +15,7 @@ async fn java_reads_what_milena_sends_and_chooses_the_same_partitions() {
     let (ours, theirs) = (unique("ours"), unique("theirs"));
     client.admin().ensure_topics(&[NewTopic::new(&ours, 6), NewTopic::new(&theirs, 6)]).await.unwrap();
 
-    let pairs: Vec<(String, String)> = (0..100).map(|n| (format!("key-{n}-ü"), format!("value {n}"))).collect();
+    let pairs: Vec<(String, String)> = (0..1000).map(|n| (format!("key-{n}-ü"), format!("value {n}"))).collect();
     let producer = Producer::builder(&client).build().await.unwrap();
     for (key, value) in &pairs {
         let record = Record::to(&ours).key(key).value(value).header("from", "milena").header("from", "again");
@@ -39,7 +39,7 @@ async fn java_reads_what_milena_sends_and_chooses_the_same_partitions() {
                 topic,
                 "--from-beginning",
                 "--max-messages",
-                "100",
+                "1000",
                 "--timeout-ms",
                 "30000",
                 "--formatter-property",
@@ -56,7 +56,7 @@ async fn java_reads_what_milena_sends_and_chooses_the_same_partitions() {
         lines
     };
     let with_headers = read(&ours, "print.headers=true");
-    assert_eq!(with_headers.len(), 100);
+    assert_eq!(with_headers.len(), 1000);
     assert!(with_headers.iter().all(|line| line.contains("from:milena,from:again")), "{:?}", with_headers.first());
     let ours = read(&ours, "print.headers=false");
     assert_eq!(ours, read(&theirs, "print.headers=false"), "the same keys and values in the same partitions");
