@@ -74,7 +74,7 @@ impl Partitioner for Salted {
         let Some(key) = record.key.filter(|key| self.is_salted(key)) else { return by_key(record, cluster) };
         let partitions = cluster.partitions().max(1);
         let salts = self.salts.len().min(partitions as usize);
-        let salt = (u64::from(spread(cluster.next_turn())) * salts as u64 >> 32) as usize;
+        let salt = ((u64::from(spread(cluster.next_turn())) * salts as u64) >> 32) as usize;
         let partition = (i64::from(positive_murmur2(key)) + salt as i64) % i64::from(partitions);
         Choice::PartitionWithHeader(partition as i32, Header { key: &self.header, value: Some(&self.salts[salt]) })
     }
