@@ -528,6 +528,8 @@ impl Link {
             self.sleep_until(until).await;
         }
         let Some((host, port)) = self.core.endpoint(broker) else {
+            // Its machine is down, or it has left: whoever comes again at once waits like after an attempt, or would spin.
+            self.core.pool.on_attempt(broker, self.now(), false, &mut self.rng("reconnect"));
             self.core.refresh(RefreshReason::Outdated);
             return Err(Error::new(
                 ErrorKind::Connect,

@@ -68,6 +68,13 @@ pub(crate) struct Slot<B> {
     pub(crate) batch: B,
 }
 
+impl<B> Slot<B> {
+    /// Whether it may not be sent under another epoch: some attempt may have been written, and the broker would not know the repeat.
+    fn dies_with_the_epoch(&self) -> bool {
+        self.unknown && !planted::is("unknown_batch_sent_again_after_a_bump")
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// It has no stamp, or that of an older epoch.
@@ -202,7 +209,7 @@ impl<B> Window<B> {
             // A batch whose fate is unknown cannot outlive the bump: while the old epoch lasts the broker may still tell what became
             // of it.
             return match self.slots.front() {
-                Some(slot) if slot.unknown && slot.state == State::Waiting => Next::Send(slot.number),
+                Some(slot) if slot.dies_with_the_epoch() && slot.state == State::Waiting => Next::Send(slot.number),
                 _ => Next::Bump,
             };
         }
@@ -357,7 +364,7 @@ impl<B> Window<B> {
                 if index > 0 {
                     return Answer::Again;
                 }
-                if slot.unknown || self.transactional {
+                if slot.dies_with_the_epoch() || self.transactional {
                     // Nobody can say any more what became of the attempt that was lost, and the epoch that follows forbids another. In
                     // a transaction all is sent anew or nothing: after the abort.
                     return self.fail(index, true);
@@ -559,7 +566,7 @@ impl<B> Window<B> {
             self.slots.make_contiguous().reverse();
         }
         for mut slot in std::mem::take(&mut self.slots) {
-            if slot.unknown && !planted::is("unknown_batch_sent_again_after_a_bump") {
+            if slot.dies_with_the_epoch() {
                 unknown.push(slot);
             } else {
                 slot.sequence = self.take_sequence(slot.count);
@@ -623,6 +630,8 @@ fn meaning(code: ErrorCode, idempotent: bool) -> Meaning {
     match code {
         // A repeat that the broker recognised: it is in the log, once.
         ErrorCode::NONE | ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Meaning::Written,
+        // What has fewer copies than it was promised to have can still be lost.
+        ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND if planted::is("acknowledged_before_min_isr") => Meaning::Written,
         ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER
         | ErrorCode::UNKNOWN_PRODUCER_ID
         | ErrorCode::INVALID_PRODUCER_EPOCH

@@ -906,6 +906,7 @@ async fn version(script: &mut Script) -> i16 {
 async fn run(bootstrap: SocketAddr) -> (i16, String) {
     let mut script = Script::new(bootstrap);
     let level = version(&mut script).await;
+    script.transactions_are_ready().await;
     adding(&mut script).await;
     verifying(&mut script, level).await;
     listing(&mut script).await;

@@ -96,6 +96,16 @@ impl Script {
         }
     }
 
+    /// Waits until every partition of the transactions' log has a coordinator that has read it. On brokers that were just started some
+    /// come later than others, and a script also speaks of ids whose coordinator it has not looked for.
+    pub(crate) async fn transactions_are_ready(&self) {
+        // Java's hash of one character is its code, so these ids fall into fifty partitions, the default of
+        // `transaction.state.log.num.partitions`.
+        for id in (0..50u8).map(|n| char::from(b'2' + n).to_string()) {
+            self.transaction_coordinator(&id).await;
+        }
+    }
+
     /// A connection to the coordinator of a transactional id that is ready to serve it.
     pub(crate) async fn transaction_coordinator(&self, id: &str) -> Conn {
         let mut raw = self.connect().await;
