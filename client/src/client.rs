@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tower::Service;
 use tower::util::BoxCloneSyncServiceLayer;
 
@@ -21,7 +20,8 @@ use crate::connection::pool::{ConnectionLayer, Pool};
 use crate::connection::service::{Answer, Call, Connection};
 use crate::connection::wire::WireCounters;
 use crate::core::{Config, Core};
-use crate::link::{Link, Owner, TopicInterest, closed};
+use crate::link::{Link, Owner, TopicInterest};
+use crate::metadata::changes::Changes;
 use crate::metadata::driver;
 use crate::metadata::machine::MetadataMachine;
 use crate::metadata::recovery::Recovery;
@@ -83,9 +83,9 @@ impl Client {
         self.core.metadata.load_full()
     }
 
-    /// The version of the picture, as it changes.
-    pub fn metadata_changes(&self) -> watch::Receiver<u64> {
-        self.core.changes.subscribe()
+    /// Waits for the picture of the cluster to change.
+    pub fn metadata_changes(&self) -> Changes {
+        self.core.changes.changes()
     }
 
     /// Wants fresh metadata. Returns at once.
@@ -384,12 +384,12 @@ impl<C: From<Client>> ClientBuilder<C> {
 impl Client {
     fn first_metadata(&self, timeout: Duration) -> impl Future<Output = Result<(), Error>> + Send {
         let core = self.core.clone();
-        let mut changes = core.changes.subscribe();
+        let mut changes = core.changes.changes();
         let timer = core.spawner.sleep_until(core.spawner.now() + timeout);
         async move {
             tokio::select! {
                 biased;
-                changed = changes.wait_for(|version| *version > 0) => changed.map(drop).map_err(|_| closed()),
+                () = async { if core.metadata.load().version == 0 { changes.changed().await } } => Ok(()),
                 () = timer => Err(core.last_failure().unwrap_or_else(|| {
                     Error::new(
                         ErrorKind::Connect,

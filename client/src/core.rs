@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use milena_protocol::messages::MetadataResponse;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::connection::establish::Establish;
 use crate::connection::pool::Pool;
 use crate::coordinator::Coordinators;
+use crate::metadata::changes::Version;
 use crate::metadata::machine::MetadataMachine;
 use crate::metadata::snapshot::{Broker, Metadata};
 use crate::metrics::Metrics;
@@ -44,9 +45,9 @@ pub(crate) struct Core {
     pub(crate) metadata: ArcSwap<Metadata>,
     pub(crate) metadata_wanted: Notify,
     /// The picture's version.
-    pub(crate) changes: watch::Sender<u64>,
+    pub(crate) changes: Version,
     /// How many questions have been settled, with or without news: what a waiter for a topic counts.
-    pub(crate) refreshed: watch::Sender<u64>,
+    pub(crate) refreshed: Version,
     machine: Mutex<MetadataMachine>,
     /// Held while the picture is replaced, so that a hint and an answer do not overwrite one another.
     replacing: Mutex<()>,
@@ -82,8 +83,8 @@ impl Core {
             outcomes: Outcomes::default(),
             metadata: ArcSwap::default(),
             metadata_wanted: Notify::new(),
-            changes: watch::Sender::new(0),
-            refreshed: watch::Sender::new(0),
+            changes: Version::default(),
+            refreshed: Version::default(),
             machine: Mutex::new(machine),
             replacing: Mutex::default(),
             last_failure: Mutex::default(),
@@ -133,7 +134,7 @@ impl Core {
         let Some(next) = next(&self.metadata.load()) else { return false };
         let version = next.version;
         self.metadata.store(Arc::new(next));
-        self.changes.send_replace(version);
+        self.changes.set(version);
         true
     }
 

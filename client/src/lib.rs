@@ -47,6 +47,7 @@ pub use coordinator::CoordinatorKind;
 pub use error::{Error, ErrorKind, Outcome};
 pub use group::{GroupMetadata, OffsetAndMetadata};
 pub use link::{Link, Owner, Target, TopicInterest};
+pub use metadata::changes::Changes;
 pub use metadata::snapshot::{Broker, Metadata, Partition, Topic};
 pub use metadata::{MetadataRecoveryStrategy, RefreshReason};
 pub use metrics::{Counter, Gauge, Metrics, Name, Observer, Sensor, Stat};

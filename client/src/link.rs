@@ -16,7 +16,6 @@ use std::time::Duration;
 use arc_swap::Guard;
 use milena_protocol::messages::FindCoordinatorRequest;
 use milena_protocol::{ApiKey, ErrorCode, Request, frame};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -28,6 +27,7 @@ use crate::connection::service::{self, Call, Connect, Encoded};
 use crate::connection::wire::Wire;
 use crate::coordinator::{self, CoordinatorKind};
 use crate::core::Core;
+use crate::metadata::changes::Changes;
 use crate::metadata::snapshot::{Broker, Metadata, Topic};
 use crate::metrics::Metrics;
 use crate::outcomes::OpenOutcome;
@@ -176,9 +176,9 @@ impl Link {
         self.core.metadata.load()
     }
 
-    /// The version of the picture, as it changes.
-    pub fn metadata_changes(&self) -> watch::Receiver<u64> {
-        self.core.changes.subscribe()
+    /// Waits for the picture of the cluster to change.
+    pub fn metadata_changes(&self) -> Changes {
+        self.core.changes.changes()
     }
 
     /// How old the picture is: the time since a broker last answered what it was asked about the cluster. Zero before the first answer.
@@ -220,10 +220,10 @@ impl Link {
     /// Nothing is lost; metadata that was asked for still arrives.
     pub async fn topic(&self, topic: &str, deadline: Instant) -> Result<Arc<Topic>, Error> {
         let interest = self.want_topics([topic]);
-        let mut refreshed = self.core.refreshed.subscribe();
+        let mut refreshed = self.core.refreshed.changes();
         let mut timer = self.sleep_until(deadline);
         loop {
-            refreshed.borrow_and_update();
+            refreshed.mark_seen();
             let known = self.core.metadata.load().topic(topic).cloned();
             if let Some(known) = known {
                 match known.error {
@@ -239,7 +239,7 @@ impl Link {
             self.core.refresh(RefreshReason::NewTopic);
             tokio::select! {
                 biased;
-                changed = refreshed.changed() => changed.map_err(|_| closed())?,
+                () = refreshed.changed() => {}
                 () = &mut timer => break,
             }
         }
@@ -612,8 +612,4 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("owner", &self.label()).finish_non_exhaustive()
     }
-}
-
-pub(crate) fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the client has been closed.")
 }

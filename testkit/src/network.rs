@@ -14,9 +14,10 @@
 //! - A coordinator cannot write markers to a leader that it does not reach, and such a leader cannot ask it about a transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::serving::Answer;
@@ -53,7 +54,7 @@ pub(crate) struct Network {
     outside: BTreeSet<i32>,
     waiting: Vec<Waiting>,
     /// Changes whenever a link is cut or healed.
-    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) changed: Arc<Notify>,
 }
 
 impl Default for Network {
@@ -64,7 +65,7 @@ impl Default for Network {
             between: BTreeSet::new(),
             outside: BTreeSet::new(),
             waiting: Vec::new(),
-            changed: watch::channel(0).0,
+            changed: Arc::default(),
         }
     }
 }
@@ -174,7 +175,7 @@ impl State {
             self.at(self.started, Timer::Network(waiting));
         }
         self.on_brokers_changed(now);
-        self.network.changed.send_modify(|changed| *changed += 1);
+        self.network.changed.notify_waiters();
     }
 
     /// What waited goes on.

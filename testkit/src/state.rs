@@ -292,7 +292,7 @@ impl State {
         self.connections.clear();
         self.timers.clear();
         self.faults.clear();
-        self.network.changed.send_modify(|changed| *changed += 1);
+        self.network.changed.notify_waiters();
     }
 
     // ---- brokers, topics, partitions -----------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ pub(crate) async fn run(core: Arc<Core>, link: Link) {
                         core.machine().on_failure(now, &mut rng);
                     }
                 }
-                core.refreshed.send_modify(|count| *count += 1);
+                core.refreshed.add_one();
             }
             Poll::WaitUntil(at) => {
                 let timer = core.spawner.sleep_until(at);

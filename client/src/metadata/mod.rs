@@ -3,6 +3,7 @@
 //! [`snapshot`] is the picture, immutable and swapped whole, so that readers never lock. [`machine`] decides when to ask for a new
 //! one; [`driver`] asks. There is one owner of the picture in a client, whoever reads it.
 
+pub(crate) mod changes;
 pub(crate) mod driver;
 pub(crate) mod machine;
 pub(crate) mod recovery;

@@ -242,13 +242,7 @@ pub(crate) async fn run(
                 // The consumer and its handles are gone without a close: the coordinator will notice.
                 None => return,
             },
-            changed = changes.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                changes.borrow_and_update();
-                driver.on_metadata();
-            }
+            () = changes.changed() => driver.on_metadata(),
             () = timer => {}
         }
     }

@@ -65,7 +65,7 @@ pub(crate) async fn run(shared: Arc<Shared>, group: Option<Arc<str>>) {
         shared: shared.clone(),
     };
     loop {
-        changes.borrow_and_update();
+        changes.mark_seen();
         upkeep.follow_topics();
         upkeep.follow_leaders();
         upkeep.look_up();
@@ -75,7 +75,7 @@ pub(crate) async fn run(shared: Arc<Shared>, group: Option<Arc<str>>) {
         tokio::select! {
             biased;
             () = shared.signals.upkeep.notified() => {}
-            changed = changes.changed() => if changed.is_err() { return },
+            () = changes.changed() => {}
             Some((asked, answer)) = upkeep.under_way.next(), if !waiting => upkeep.on_answer(asked, answer),
             () = async { match timer { Some(timer) => timer.await, None => std::future::pending().await } } => {
                 let now = upkeep.link.now();

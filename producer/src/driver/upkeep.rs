@@ -42,10 +42,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let wake_at = [expire_at, sweep_at].into_iter().flatten().min();
         tokio::select! {
             biased;
-            changed = changes.changed() => match changed {
-                Ok(()) => shared.on_metadata(),
-                Err(_) => return,
-            },
+            () = changes.changed() => shared.on_metadata(),
             result = async { asking.as_mut()?.await.into() }, if asking.is_some() => {
                 asking = None;
                 on_identity(&shared, result);

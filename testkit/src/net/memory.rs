@@ -70,9 +70,14 @@ impl Service<SocketAddr> for MemoryConnector {
             });
             if let Some(broker) = broker {
                 // A link that is cut answers nothing, not even "refused".
-                let mut changed = shared.control(|state| state.network.changed.subscribe());
-                while shared.control(|state| !state.stopped && !state.network.lets_connect(broker)) {
-                    let _ = changed.changed().await; // the state outlives this future
+                let changed = shared.control(|state| Arc::clone(&state.network.changed));
+                loop {
+                    let mut bell = std::pin::pin!(changed.notified());
+                    bell.as_mut().enable();
+                    if shared.control(|state| state.stopped || state.network.lets_connect(broker)) {
+                        break;
+                    }
+                    bell.await;
                 }
             }
             let (answers, replies) = mpsc::unbounded_channel();
