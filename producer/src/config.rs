@@ -42,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Duration,
     pub(crate) delivery_timeout: Duration,
     pub(crate) max_block: Duration,
+    pub(crate) first_sequence: i32,
     pub(crate) partitioning: Partitioning,
     /// Topics with settings of their own.
     pub(crate) topics: BTreeMap<Arc<str>, TopicSettings>,
@@ -200,6 +201,14 @@ impl ProducerBuilder {
         self
     }
 
+    /// The sequence of the first record of each partition, which is 0: for tests of what comes after 2³¹ − 1. A broker takes any from
+    /// a producer that it does not know.
+    #[doc(hidden)]
+    pub fn first_sequence(mut self, sequence: i32) -> Self {
+        self.config.first_sequence = sequence;
+        self
+    }
+
     /// Chooses the partition of records that name none. Default [`Murmur2`](crate::Murmur2). Java: `partitioner.class`.
     pub fn partitioner(mut self, partitioner: impl Partitioner + 'static) -> Self {
         self.config.partitioning.partitioner = Some(Arc::new(partitioner));
@@ -292,6 +301,7 @@ impl Default for Config {
             request_timeout: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(120),
             max_block: Duration::from_secs(60),
+            first_sequence: 0,
             partitioning: Partitioning::default(),
             topics: BTreeMap::new(),
         }

@@ -172,6 +172,11 @@ impl<B> Window<B> {
         Self { transactional: true, ..Self::new(true, depth) }
     }
 
+    /// The same, with another first sequence than 0.
+    pub(crate) fn starting_at(self, sequence: i32) -> Self {
+        Self { next_sequence: sequence, ..self }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }

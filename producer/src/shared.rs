@@ -106,7 +106,7 @@ impl Shared {
             let (window, transaction) = match &self.transaction {
                 // Whoever begins or ends a transaction holds the same lock.
                 Some(transaction) => (Window::transactional(depth), transaction.taken()),
-                None => (Window::new(self.config.idempotence, depth), 0),
+                None => (Window::new(self.config.idempotence, depth).starting_at(self.config.first_sequence), 0),
             };
             parts.push(Part::of(&common, known.name.clone(), id, window, transaction));
         }
