@@ -6,8 +6,8 @@ pub use client::Client;
 
 pub use milena_client::{
     Action, Admin, Broker, ByteStream, ClientBuilder, Counter, Error, ErrorKind, Gauge, Metadata,
-    MetadataRecoveryStrategy, Metrics, Name, NewTopic, OffsetSpec, Outcome, Partition, RefreshReason, Spawner,
-    SystemResolver, TcpConnector, Topic, TopicInterest, TopicPartition, WallClock,
+    MetadataRecoveryStrategy, Metrics, Name, NewTopic, Observer, OffsetSpec, Outcome, Partition, RefreshReason, Sensor,
+    Spawner, Stat, SystemResolver, TcpConnector, Topic, TopicInterest, TopicPartition, WallClock,
 };
 pub use milena_client::{Deserializer, SerializeError, Serializer, serde};
 pub use milena_consumer::{
@@ -17,11 +17,12 @@ pub use milena_consumer::{
     RebalanceListener, RebalanceProtocol, RecordRef, Records, RecordsIter, StartAt, Subscription, TopicSizes,
 };
 pub use milena_producer::{
-    AbortError, Acks, Appended, AsRecord, ByGeohash, Choice, ClusterView, CommitError, Compression, Crc32, Delivery,
-    Fnv1a, Geohash, Header, InitialiseError, Murmur2, OwnedRecord, Partitioner, Placed, Producer, ProducerBuilder,
-    Record, RecordView, RoundRobin, Salted, Sharded, Tiered, TimeBucket, Transaction, TransactionSender,
-    TransactionalProducer, TransactionalProducerBuilder, UninitialisedProducer, Unplaced, geohash, murmur2_partition,
-    sharded_key, time_bucket_key,
+    AbortError, Acknowledged, Acks, AddedHeaders, Appended, AsRecord, ByGeohash, Choice, ClusterView, CommitError,
+    Compression, Crc32, Delivery, Fnv1a, Geohash, Header, InitialiseError, Interceptor, Murmur2, OwnedRecord,
+    PartitionQueue, Partitioner, Permit, Placed, Producer, ProducerBuilder, Purge, Purged, Record, RecordView,
+    RoundRobin, Salted, SendsRecords, Sharded, Tiered, TimeBucket, TopicSettings, Transaction, TransactionSender,
+    TransactionalProducer, TransactionalProducerBuilder, Typed, TypedRecord, UninitialisedProducer, Unplaced, geohash,
+    murmur2_partition, sharded_key, time_bucket_key,
 };
 pub use milena_protocol::{ApiKey, ErrorCode};
 

@@ -41,6 +41,8 @@ pub enum ErrorKind {
     NotAssigned,
     /// The user's own code failed: a listener, a handler, an interceptor.
     User,
+    /// It was given up on demand: the producer was told to purge what it had.
+    Purged,
     /// The transaction has ended or can only be aborted: what belongs to it is not taken any more, or was given up with it.
     TransactionEnded,
 }

@@ -282,7 +282,7 @@ impl PartState {
             sizes.batch
         };
         let charge = match prepaid.take() {
-            Some(charge) if length == needed.max(sizes.batch) => charge,
+            Some(charge) if charge.covers(length) => charge,
             other => {
                 if let Some(charge) = other {
                     pool.pay_back(charge);

@@ -1,6 +1,7 @@
 //! From a record to its place in an open batch: topic, partition, lock, encode, unlock. What every `send` runs, so it counts its
 //! instructions: one lock, one reference counted up, a coarse clock, and nothing else that is locked or shared.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
@@ -35,6 +36,23 @@ pub(crate) struct Run {
     pub(crate) batches: Vec<Arc<Done>>,
     /// Why it stopped before the end, if it did.
     pub(crate) stopped: Option<NotTaken>,
+}
+
+impl Run {
+    /// Adds what another run has taken. Returns why that one stopped.
+    pub(crate) fn extend(&mut self, other: Self) -> Option<NotTaken> {
+        self.taken += other.taken;
+        for done in other.batches {
+            self.add(done);
+        }
+        other.stopped
+    }
+
+    fn add(&mut self, done: Arc<Done>) {
+        if self.batches.last().is_none_or(|last| !Arc::ptr_eq(last, &done)) {
+            self.batches.push(done);
+        }
+    }
 }
 
 impl Shared {
@@ -193,12 +211,69 @@ impl Shared {
         }
     }
 
+    /// Appends records of any partitions until one cannot be taken at once, or a sender should give way: then the first that was not
+    /// taken is the next one of `records`. Records in a row that have a place of their own, or a key, and go to the same partition
+    /// are taken under one lock.
+    pub(crate) fn append_all<R: AsRecord>(
+        &self,
+        records: &mut Peekable<impl Iterator<Item = R>>,
+        claim: impl Claim,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Option<NotTaken> {
+        let mut held: Option<(&Arc<Part>, MutexGuard<'_, PartState>)> = None;
+        while let Some(record) = records.peek() {
+            let taken = record.with_view(|view| {
+                let Some(topic) = self.topics.get(view.topic) else { return Err(self.not_known()) };
+                let partition = match (view.partition, &topic.placing, view.key) {
+                    (Some(partition), ..) => partition,
+                    (None, Placing::Default, Some(key)) => murmur2_partition(key, topic.parts.len() as i32),
+                    _ => {
+                        // Whoever chooses may look at any partition.
+                        held = None;
+                        return self.append(view, &mut None, claim);
+                    }
+                };
+                let Some(part) = usize::try_from(partition).ok().and_then(|index| topic.parts.get(index)) else {
+                    return Err(NotTaken::Error(no_such_partition(view.topic, partition, topic)));
+                };
+                let mut state = match held.take() {
+                    Some((same, state)) if Arc::ptr_eq(same, part) => state,
+                    other => {
+                        drop(other);
+                        part.lock()
+                    }
+                };
+                if !claim.holds(&state) {
+                    drop(state);
+                    return Err(self.not_claimed());
+                }
+                let content = self.content(view);
+                match state.append(&content) {
+                    Some(delivery) => {
+                        held = Some((part, state));
+                        Ok(delivery)
+                    }
+                    None => self.append_slowly(part, state, &content, &mut None),
+                }
+            });
+            match taken {
+                Ok(delivery) => deliveries.push(delivery),
+                Err(why) => return Some(why),
+            }
+            records.next();
+            if held.is_none() && self.owes() {
+                break;
+            }
+        }
+        None
+    }
+
     /// Appends records of one partition for as long as there is room, under one lock. What is not taken stays in `records`.
     pub(crate) fn append_run<R: AsRecord>(
         &self,
         topic: &str,
         partition: i32,
-        records: &mut std::iter::Peekable<impl Iterator<Item = R>>,
+        records: &mut Peekable<impl Iterator<Item = R>>,
         prepaid: &mut Option<Charge>,
         claim: impl Claim,
     ) -> Run {
@@ -230,10 +305,7 @@ impl Shared {
                 Ok(delivery) => {
                     records.next();
                     run.taken += 1;
-                    let done = delivery.into_done();
-                    if run.batches.last().is_none_or(|last| !Arc::ptr_eq(last, &done)) {
-                        run.batches.push(done);
-                    }
+                    run.add(delivery.into_done());
                 }
                 Err(Refusal::NoRoom(bytes)) => {
                     run.stopped = Some(NotTaken::NoRoom(bytes, Some(partition)));

@@ -8,6 +8,7 @@ use milena_client::{Client, Error, ErrorKind};
 use milena_protocol::records::Compression;
 
 use crate::accumulator::Sizes;
+use crate::interceptor::{Interceptor, Interceptors};
 use crate::partitioner::{Partitioner, Partitioning};
 use crate::producer::Producer;
 use crate::settings::Codec;
@@ -44,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) max_block: Duration,
     pub(crate) first_sequence: i32,
     pub(crate) partitioning: Partitioning,
+    pub(crate) interceptors: Interceptors,
     /// Topics with settings of their own.
     pub(crate) topics: BTreeMap<Arc<str>, TopicSettings>,
 }
@@ -239,6 +241,12 @@ impl ProducerBuilder {
         self
     }
 
+    /// Adds an interceptor behind those given before. Default: none. Java: `interceptor.classes`.
+    pub fn interceptor(mut self, interceptor: impl Interceptor + 'static) -> Self {
+        self.config.interceptors.push(interceptor);
+        self
+    }
+
     /// Gives a topic settings of its own: the linger, the size and the compression of its batches. Called again for the same topic,
     /// it goes on with what was set before. Java has one producer for each such set of settings.
     ///
@@ -303,6 +311,7 @@ impl Default for Config {
             max_block: Duration::from_secs(60),
             first_sequence: 0,
             partitioning: Partitioning::default(),
+            interceptors: Interceptors::default(),
             topics: BTreeMap::new(),
         }
     }

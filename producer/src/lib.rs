@@ -16,11 +16,13 @@
 //!
 //! One more task (`driver/upkeep.rs`) brings new leaders, the producer id, and the end of batches whose time is over.
 //!
+//! Around it: values instead of bytes (`typed.rs`), the user's own code (`interceptor.rs`), room that is waited for in advance
+//! (`permit.rs`).
+//!
 //! Transactions have a journey of their own: `transaction/mod.rs`.
 //!
 //! What is counted on the way is in `metrics.rs`; what holds for one topic alone in `settings.rs`.
 //!
-//! Not supported yet: interceptors.
 
 mod accumulator;
 mod append;
@@ -28,9 +30,11 @@ mod broker;
 mod config;
 mod delivery;
 mod driver;
+mod interceptor;
 mod load;
 mod metrics;
 mod partitioner;
+mod permit;
 mod pool;
 mod producer;
 mod record;
@@ -40,18 +44,22 @@ mod settings;
 mod shared;
 mod topics;
 mod transaction;
+mod typed;
 
 pub use config::{Acks, ProducerBuilder, TopicSettings};
 pub use delivery::{Delivery, Placed};
+pub use interceptor::{Acknowledged, AddedHeaders, Interceptor};
 pub use metrics::PartitionQueue;
 pub use milena_protocol::records::Compression;
 pub use partitioner::{
     ByGeohash, Choice, ClusterView, Crc32, Fnv1a, Geohash, Murmur2, Partitioner, RoundRobin, Salted, Sharded, Tiered,
     TimeBucket, Unplaced, geohash, murmur2_partition, sharded_key, time_bucket_key,
 };
-pub use producer::{Appended, Producer};
+pub use permit::Permit;
+pub use producer::{Appended, Producer, Purge, Purged};
 pub use record::{AsRecord, Header, OwnedRecord, Record, RecordView};
 pub use transaction::{
     AbortError, CommitError, InitialiseError, Transaction, TransactionSender, TransactionalProducer,
     TransactionalProducerBuilder, UninitialisedProducer,
 };
+pub use typed::{SendsRecords, Typed, TypedRecord};

@@ -21,6 +21,11 @@ impl Charge {
         Self(0)
     }
 
+    /// Whether it is enough for so many bytes.
+    pub(crate) fn covers(&self, bytes: usize) -> bool {
+        self.0 as usize * UNIT >= bytes
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.0 += other.0;
     }

@@ -13,10 +13,12 @@ use crate::config::{Config, ProducerBuilder};
 use crate::delivery::{Delivery, Done};
 use crate::driver;
 use crate::metrics::PartitionQueue;
+use crate::permit::Permit;
 use crate::record::{AsRecord, OwnedRecord};
 use crate::sending::Sending;
 use crate::shared::Shared;
 use crate::transaction::Transactional;
+use crate::typed::Typed;
 
 /// Sends records. A clone is the same producer; the last one dropped ends it without waiting.
 ///
@@ -46,6 +48,27 @@ pub struct Appended {
     pub(crate) run: Run,
 }
 
+/// What [`Producer::purge`] gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge {
+    /// What no broker has: records that wait to be sent, and those that a broker has certainly refused and that would be sent again.
+    /// They are [`Outcome::NotWritten`].
+    Queued,
+    /// Also what has been sent and not acknowledged, and what was sent and lost its answer: [`Outcome::Unknown`], because it may be in
+    /// the log or still get there. It is not sent again.
+    QueuedAndInFlight,
+}
+
+/// How many records [`Producer::purge`] has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purged {
+    /// Certainly not in the log.
+    pub not_written: u64,
+    /// Nobody can say.
+    pub unknown: u64,
+}
+
 impl Producer {
     /// Starts building a producer.
     pub fn builder(client: &Client) -> ProducerBuilder {
@@ -70,6 +93,9 @@ impl Producer {
         let shared = &*self.inner.shared;
         if shared.owes() {
             shared.give_way().await;
+        }
+        if !shared.config.interceptors.is_empty() {
+            return Box::pin(self.sending().send_intercepted(record)).await;
         }
         match record.with_view(|view| shared.append(view, &mut None, Anyone)) {
             Ok(delivery) => Ok(delivery),
@@ -97,6 +123,62 @@ impl Producer {
     #[expect(clippy::result_large_err, reason = "the record goes back to where it came from")]
     pub fn try_send_owned(&self, record: OwnedRecord) -> Result<Delivery, (Error, OwnedRecord)> {
         self.try_send(&record).map_err(|error| (error, record))
+    }
+
+    /// Takes records one after the other, as [`send`](Self::send) takes each, and adds their [`Delivery`]s to `deliveries`, in their
+    /// order. Records in a row that name the same partition, or whose keys belong there, are taken under one lock: `records` must not
+    /// itself send with this producer while it makes the next one.
+    ///
+    /// Lend the records (`&records`): then none is lost with an error.
+    ///
+    /// ```no_run
+    /// # use milena_producer::{Producer, Record};
+    /// # async fn f(producer: &Producer, lines: &[String]) -> Result<(), milena_client::Error> {
+    /// let mut deliveries = Vec::new();
+    /// producer.send_all(lines.iter().map(|line| Record::to("lines").value(line)), &mut deliveries).await?;
+    /// for delivery in deliveries {
+    ///     delivery.await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), for the first record that was not taken. Those before it were: each has added its delivery, so that
+    /// the number of added deliveries is the failed record's place among `records`. None behind it was looked at.
+    ///
+    /// # Cancel safety
+    /// Safe: dropped before it is ready, `deliveries` has those of exactly the records that were taken.
+    pub async fn send_all<R: AsRecord>(
+        &self,
+        records: impl IntoIterator<Item = R>,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Result<(), Error> {
+        self.sending().send_all(records, deliveries).await
+    }
+
+    /// Waits for room for a record of so many bytes (its key, its value and its headers: their names, their values, and 10 bytes for
+    /// each), at most [`max_block`](ProducerBuilder::max_block). The [`Permit`] then takes a record without waiting. It holds at
+    /// least [`batch_size`](ProducerBuilder::batch_size) of the memory: the record may have to open a batch.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] when there was no room in time, or never will be; [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    /// Safe: dropped, nothing is held.
+    pub async fn reserve(&self, bytes: usize) -> Result<Permit, Error> {
+        Permit::wait_for(&self.inner.shared, bytes).await
+    }
+
+    /// Gives records up (librdkafka: `purge`). Their [`Delivery`]s fail with [`ErrorKind::Purged`], and their memory is free again.
+    /// Whoever waits for room or flushes goes on. Does not wait for anything.
+    pub fn purge(&self, purge: Purge) -> Purged {
+        let (not_written, unknown) = self.inner.shared.purge(purge == Purge::QueuedAndInFlight);
+        Purged { not_written, unknown }
+    }
+
+    /// The same producer for keys and values that these serializers turn into bytes.
+    pub fn typed<KS, VS>(&self, key_serializer: KS, value_serializer: VS) -> Typed<Self, KS, VS> {
+        Typed::new(self.clone(), key_serializer, value_serializer)
     }
 
     /// Looks a topic up, so that neither [`try_send`](Self::try_send) nor [`append`](Self::append) finds it unknown. Returns the number

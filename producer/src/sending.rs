@@ -49,9 +49,52 @@ impl<C: Claim> Sending<'_, C> {
         if self.shared.owes() {
             self.shared.give_way().await;
         }
+        if !self.shared.config.interceptors.is_empty() {
+            return Box::pin(self.send_intercepted(record)).await;
+        }
         match record.with_view(|view| self.shared.append(view, &mut None, self.claim)) {
             Ok(delivery) => Ok(delivery),
             Err(why) => Box::pin(self.send_slowly(record, why)).await,
+        }
+    }
+
+    /// Sends a record as the interceptors make it.
+    #[cold]
+    pub(crate) async fn send_intercepted(self, record: &impl AsRecord) -> Result<Delivery, Error> {
+        let interceptors = &self.shared.config.interceptors;
+        let record = interceptors.on_send(record, None);
+        let sent = match record.with_view(|view| self.shared.append(view, &mut None, self.claim)) {
+            Ok(delivery) => Ok(delivery),
+            Err(why) => self.send_slowly(&record, why).await,
+        };
+        sent.inspect_err(|error| interceptors.on_refused(&record, error))
+    }
+
+    /// Sends records one after the other; what is taken goes to `deliveries`.
+    pub(crate) async fn send_all<R: AsRecord>(
+        self,
+        records: impl IntoIterator<Item = R>,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Result<(), Error> {
+        let mut records = records.into_iter().peekable();
+        if !self.shared.config.interceptors.is_empty() {
+            for record in records {
+                deliveries.push(self.send(&record).await?);
+            }
+            return Ok(());
+        }
+        loop {
+            if self.shared.owes() {
+                self.shared.give_way().await;
+            }
+            let why = self.shared.append_all(&mut records, self.claim, deliveries);
+            let Some(record) = records.peek() else { return Ok(()) };
+            if let Some(why) = why {
+                let delivery = Box::pin(self.send_slowly(record, why)).await?;
+                // Nothing is awaited between this and the next record: a future that is dropped loses no delivery.
+                deliveries.push(delivery);
+                records.next();
+            }
         }
     }
 
@@ -86,12 +129,31 @@ impl<C: Claim> Sending<'_, C> {
     }
 
     pub(crate) fn try_send(self, record: &impl AsRecord) -> Result<Delivery, Error> {
+        self.try_send_with(record, &mut None, "at the moment")
+    }
+
+    /// Takes a record if there is room for it, or if `prepaid` is enough.
+    pub(crate) fn try_send_with(
+        self,
+        record: &impl AsRecord,
+        prepaid: &mut Option<Charge>,
+        when: &str,
+    ) -> Result<Delivery, Error> {
+        let interceptors = &self.shared.config.interceptors;
+        if interceptors.is_empty() {
+            return self.try_take(record, prepaid, when);
+        }
+        let record = interceptors.on_send(record, None);
+        self.try_take(&record, prepaid, when).inspect_err(|error| interceptors.on_refused(&record, error))
+    }
+
+    fn try_take(self, record: &impl AsRecord, prepaid: &mut Option<Charge>, when: &str) -> Result<Delivery, Error> {
         record.with_view(|view| {
-            self.shared.append(view, &mut None, self.claim).map_err(|why| match why {
+            self.shared.append(view, prepaid, self.claim).map_err(|why| match why {
                 NotTaken::Error(error) => error,
                 NotTaken::NoRoom(bytes, _) => {
                     self.shared.metrics.on_exhausted(self.shared.link.now());
-                    no_room(self.shared, bytes, "at the moment")
+                    no_room(self.shared, bytes, when)
                 }
                 NotTaken::UnknownTopic => {
                     self.learn_topic_in_background(view.topic);
@@ -115,7 +177,7 @@ impl<C: Claim> Sending<'_, C> {
         partition: i32,
         records: &mut Peekable<impl Iterator<Item = R>>,
     ) -> Result<Appended, Error> {
-        let mut run = self.shared.append_run(topic, partition, records, &mut None, self.claim);
+        let mut run = self.append_run(topic, partition, records, &mut None);
         match run.stopped.take() {
             Some(NotTaken::Error(error)) if run.taken == 0 => Err(error),
             Some(NotTaken::UnknownTopic) => {
@@ -142,11 +204,10 @@ impl<C: Claim> Sending<'_, C> {
         let mut all = Run::default();
         let mut prepaid = Prepaid { shared, charge: None };
         loop {
-            let run = shared.append_run(topic, partition, records, &mut prepaid.charge, self.claim);
-            all.taken += run.taken;
-            all.batches.extend(run.batches);
+            let run = self.append_run(topic, partition, records, &mut prepaid.charge);
+            let stopped = all.extend(run);
             let deadline = shared.link.now() + shared.config.max_block;
-            match run.stopped {
+            match stopped {
                 None => return Ok(Appended { run: all }),
                 Some(NotTaken::Error(error)) => return Err(error),
                 Some(NotTaken::UnknownTopic) => {
@@ -157,6 +218,37 @@ impl<C: Claim> Sending<'_, C> {
                 }
             }
         }
+    }
+
+    /// Appends records of one partition for as long as there is room: under one lock, unless interceptors want to see each.
+    fn append_run<R: AsRecord>(
+        self,
+        topic: &str,
+        partition: i32,
+        records: &mut Peekable<impl Iterator<Item = R>>,
+        prepaid: &mut Option<Charge>,
+    ) -> Run {
+        let (shared, interceptors) = (self.shared, &self.shared.config.interceptors);
+        if interceptors.is_empty() {
+            return shared.append_run(topic, partition, records, prepaid, self.claim);
+        }
+        let mut run = Run::default();
+        while let Some(record) = records.peek() {
+            let record = interceptors.on_send(record, Some((topic, partition)));
+            let mut one = std::iter::once(&record).peekable();
+            let this = shared.append_run(topic, partition, &mut one, prepaid, self.claim);
+            if let Some(NotTaken::Error(error)) = &this.stopped {
+                interceptors.on_refused(&record, error);
+            }
+            if this.taken == 0 {
+                run.stopped = this.stopped;
+                break;
+            }
+            drop(record);
+            records.next();
+            run.extend(this);
+        }
+        run
     }
 
     pub(crate) async fn flush(self) -> Result<(), Error> {
@@ -200,7 +292,7 @@ impl<C: Claim> Sending<'_, C> {
         });
     }
 
-    async fn wait_for_room(self, bytes: usize, deadline: Instant) -> Result<Charge, Error> {
+    pub(crate) async fn wait_for_room(self, bytes: usize, deadline: Instant) -> Result<Charge, Error> {
         let shared = self.shared;
         let _waiting = Waiting::start(shared);
         let mut timer = shared.link.sleep_until(deadline);

@@ -507,6 +507,18 @@ impl<B> Window<B> {
         self.take(|slot| slot.deadline <= now)
     }
 
+    /// Takes out what no broker has (any more): what was never sent, or refused for certain. With `in_flight` also what is with a
+    /// broker, or was and has no answer. The gap is closed by a new epoch once every answer is there, and what was taken out is in no
+    /// window any more: it cannot be sent in that epoch.
+    pub(crate) fn purge(&mut self, in_flight: bool) -> Vec<(Slot<B>, Outcome)> {
+        for slot in &mut self.slots {
+            if slot.state == State::Preparing {
+                slot.state = State::Waiting;
+            }
+        }
+        self.take(|slot| in_flight || (slot.state != State::Sent && !slot.unknown))
+    }
+
     /// Takes out everything: the producer has ended. Also what is being prepared; who does that will not find it any more.
     pub(crate) fn abandon(&mut self) -> Vec<(Slot<B>, Outcome)> {
         for slot in &mut self.slots {
@@ -584,8 +596,8 @@ impl<B> Window<B> {
     }
 
     /// Puts parts in the place of a batch that was too large, after [`Answer::Split`]. Together they have its records, in order, so
-    /// no sequence changes behind them. Returns the batch.
-    pub(crate) fn split(&mut self, number: u64, parts: impl IntoIterator<Item = (u32, B)>) -> Option<B> {
+    /// no sequence changes behind them. Returns the batch and the number of its records.
+    pub(crate) fn split(&mut self, number: u64, parts: impl IntoIterator<Item = (u32, B)>) -> Option<(u32, B)> {
         let index = self.slots.iter().position(|slot| slot.number == number)?;
         let whole = self.remove(index)?;
         let mut sequence = whole.sequence;
@@ -607,7 +619,7 @@ impl<B> Window<B> {
             }
             self.slots.insert(index + place, slot);
         }
-        Some(whole.batch)
+        Some((whole.count, whole.batch))
     }
 }
 

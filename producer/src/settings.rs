@@ -79,6 +79,11 @@ impl AllSettings {
         self.all().flat_map(|settings| [settings.sizes.batch, settings.sizes.max_batch]).collect()
     }
 
+    /// The largest `batch_size` of all.
+    pub(crate) fn largest_batch(&self) -> usize {
+        self.all().map(|settings| settings.sizes.batch).max().unwrap_or(0)
+    }
+
     pub(crate) fn longest_linger(&self) -> Duration {
         self.all().map(|settings| settings.sizes.linger).max().unwrap_or_default()
     }
@@ -136,7 +141,7 @@ mod tests {
         assert_eq!((usual.sizes.batch, usual.sizes.max_batch, usual.lane), (16 << 10, 64 << 10, 0));
         assert_eq!((logs.sizes.batch, logs.sizes.max_batch, logs.lane), (100_000, 100_000, 1));
         assert_eq!((other.sizes.batch, other.sizes.max_batch, other.lane), (16 << 10, 20_000, 0));
-        assert_eq!(all.longest_linger(), Duration::from_millis(50));
+        assert_eq!((all.longest_linger(), all.largest_batch()), (Duration::from_millis(50), 100_000));
     }
 
     #[test]

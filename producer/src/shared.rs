@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use crate::accumulator::{Batch, Filling, Notice, Part, closed};
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::delivery::{Done, Ending};
+use crate::delivery::{Done, Ending, Placed};
 use crate::driver;
+use crate::interceptor::Acknowledged;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::sequence::{Identity, Slot, Window};
@@ -317,8 +318,11 @@ impl Shared {
     fn fail_new(&self, part: &Part, new: impl IntoIterator<Item = Filling>, error: &Error) -> u64 {
         let mut records = 0;
         for filling in new {
-            let count = filling.fail(&self.pool, error);
+            let count = filling.builder.count();
             self.count_failed(part, count);
+            let error = error.clone().with_outcome(Outcome::NotWritten);
+            self.tell_interceptors(part, count, &Ending::Failed(error.clone()));
+            filling.fail(&self.pool, &error);
             records += u64::from(count);
         }
         records
@@ -338,9 +342,28 @@ impl Shared {
                 Outcome::NotWritten => not_written += u64::from(slot.count),
                 Outcome::Unknown | Outcome::Written => unknown += u64::from(slot.count),
             }
-            slot.batch.end(&self.pool, Ending::Failed(error.clone().with_outcome(outcome)));
+            self.end_batch(part, slot.count, slot.batch, Ending::Failed(error.clone().with_outcome(outcome)));
         }
         (not_written, unknown)
+    }
+
+    /// A batch of `count` records has its result. Called without any lock held.
+    pub(crate) fn end_batch(&self, part: &Part, count: u32, batch: Batch, ending: Ending) {
+        self.tell_interceptors(part, count, &ending);
+        batch.end(&self.pool, ending);
+    }
+
+    fn tell_interceptors(&self, part: &Part, records: u32, ending: &Ending) {
+        if self.config.interceptors.is_empty() {
+            return;
+        }
+        let partition = part.id;
+        let result = match ending {
+            Ending::Written { base, append_time } => Ok(Placed { partition, offset: *base, timestamp: *append_time }),
+            Ending::Failed(error) => Err(error),
+        };
+        let acknowledged = Acknowledged { topic: &part.topic, partition: Some(partition), records, result };
+        self.config.interceptors.on_acknowledgement(&acknowledged);
     }
 
     /// Counts records that have failed.
@@ -384,9 +407,9 @@ impl Shared {
     /// Gives the transaction up: takes none of its records any more, fails those that are not with a broker, and sends none again.
     /// Returns what is with a broker and not settled.
     pub(crate) fn drain_transaction(&self, transaction: &Transactional) -> Vec<Arc<Done>> {
-        let _interests = lock(&self.interests);
+        let interests = lock(&self.interests);
         transaction.set_taken(0);
-        let mut pending = Vec::new();
+        let (mut pending, mut given_up_here) = (Vec::new(), Vec::new());
         for part in self.parts() {
             let mut state = part.lock();
             state.end_transaction();
@@ -394,6 +417,10 @@ impl Shared {
             let sent = state.window.drain();
             pending.extend(state.pending().cloned());
             drop(state);
+            given_up_here.push((part, new, sent));
+        }
+        drop(interests);
+        for (part, new, sent) in given_up_here {
             let error = given_up().with_topic_partition(part.topic_partition());
             self.fail_new(&part, new, &error);
             self.fail_sent(&part, sent, &error);
@@ -445,6 +472,34 @@ impl Shared {
             let new = state.abandon_new();
             let sent = state.window.abandon();
             drop(state);
+            not_written += self.fail_new(&part, new, &error);
+            let (refused, lost) = self.fail_sent(&part, sent, &error);
+            not_written += refused;
+            unknown += lost;
+        }
+        (not_written, unknown)
+    }
+
+    /// Gives up what has not been sent, or also what is under way. Returns how many records certainly were not written, and of how many
+    /// nobody can say.
+    pub(crate) fn purge(&self, in_flight: bool) -> (u64, u64) {
+        let (mut not_written, mut unknown) = (0, 0);
+        for part in self.parts() {
+            let mut notice = Notice::default();
+            let mut state = part.lock();
+            let new = state.abandon_new();
+            let sent = state.window.purge(in_flight);
+            if !sent.is_empty() {
+                // A gap in the sequence must be closed.
+                state.notify(&mut notice);
+            }
+            drop(state);
+            self.on_notice(&part, notice);
+            if new.is_empty() && sent.is_empty() {
+                continue;
+            }
+            let error = Error::new(ErrorKind::Purged, "the record was purged before it was acknowledged.")
+                .with_topic_partition(part.topic_partition());
             not_written += self.fail_new(&part, new, &error);
             let (refused, lost) = self.fail_sent(&part, sent, &error);
             not_written += refused;

@@ -5,7 +5,7 @@
     reason = "scenarios in virtual time: they sleep on the paused clock, which is free"
 )]
 
-use milena::{OwnedRecord, Producer, Record};
+use milena::{OwnedRecord, Producer, Record, TypedRecord, serde};
 use milena_testkit::{Api, Reaction};
 
 use crate::cut::Cut;
@@ -76,6 +76,68 @@ pub(crate) async fn send_without_room(cut: &Cut) -> Footprint {
     let values = world.values(TOPIC);
     assert_eq!((values.len(), values.last().map(String::as_str)), (count, Some("last")));
     assert_eq!(producer.room(), room, "room that was waited for goes back");
+    producer.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn send_all(cut: &Cut) -> Footprint {
+    let world = World::start().await;
+    slow_acks(&world);
+    world.cluster.create_topic(NEW, 1);
+    let producer = world.client.producer().buffer_memory(64 * 1024).max_batch_size(16 * 1024).build().await.unwrap();
+    let padding = "x".repeat(4 * 1024);
+    let values: Vec<String> = (10..40).map(|n| format!("{n}{padding}")).collect();
+    let mut deliveries = Vec::new();
+    let records = values.iter().map(|value| Record::to(NEW).partition(0).value(value));
+    cut.of(producer.send_all(records, &mut deliveries)).await.map_or((), Result::unwrap);
+    let taken = deliveries.len();
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    assert_eq!(world.values(NEW), values[..taken], "deliveries are there for exactly what was taken");
+    producer.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn reserve(cut: &Cut) -> Footprint {
+    let world = World::start().await;
+    slow_acks(&world);
+    let producer = world.client.producer().buffer_memory(64 * 1024).max_batch_size(16 * 1024).build().await.unwrap();
+    let large = "x".repeat(15 * 1024);
+    producer.prepare_topic(TOPIC).await.unwrap();
+    let room = producer.room();
+    let mut taken = Vec::new();
+    while let Ok(delivery) = producer.try_send(&record(&large)) {
+        taken.push(delivery);
+    }
+    if let Some(permit) = cut.of(producer.reserve(large.len())).await {
+        taken.push(permit.unwrap().send(&record(&large)).unwrap());
+    }
+    let count = taken.len();
+    for delivery in taken {
+        delivery.await.unwrap();
+    }
+    assert_eq!(world.values(TOPIC).len(), count);
+    assert_eq!(producer.room(), room, "room that was reserved goes back");
+    producer.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn send_typed(cut: &Cut) -> Footprint {
+    let (world, producer) = start().await;
+    world.cluster.create_topic(NEW, 1);
+    let typed = producer.typed(serde::Text, serde::Text);
+    let first = cut.of(typed.send(&TypedRecord::to(NEW).key("k").value("a"))).await;
+    let second = typed.send(&TypedRecord::to(NEW).key("k").value("b")).await.unwrap();
+    assert!(second.await.is_ok());
+    drop(typed);
+    match first {
+        Some(taken) => {
+            taken.unwrap().await.unwrap();
+            assert_eq!(world.values(NEW), ["a", "b"]);
+        }
+        None => assert_eq!(world.values(NEW), ["b"], "nothing was taken"),
+    }
     producer.close(MINUTE).await.unwrap();
     world.end().await
 }

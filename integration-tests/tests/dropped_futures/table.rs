@@ -26,6 +26,9 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "producer::ProducerBuilder::build", scenario: |cut| Box::pin(producer::build(cut)) },
     Row { call: "producer::Producer::send", scenario: |cut| Box::pin(producer::send_to_a_new_topic(cut)) },
     Row { call: "producer::Producer::send", scenario: |cut| Box::pin(producer::send_without_room(cut)) },
+    Row { call: "producer::Producer::send_all", scenario: |cut| Box::pin(producer::send_all(cut)) },
+    Row { call: "producer::Producer::reserve", scenario: |cut| Box::pin(producer::reserve(cut)) },
+    Row { call: "producer::Typed::send", scenario: |cut| Box::pin(producer::send_typed(cut)) },
     Row { call: "producer::Producer::prepare_topic", scenario: |cut| Box::pin(producer::prepare_topic(cut)) },
     Row { call: "producer::Producer::flush", scenario: |cut| Box::pin(producer::flush(cut)) },
     Row { call: "producer::Producer::close", scenario: |cut| Box::pin(producer::close(cut)) },
@@ -35,6 +38,8 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "producer::TransactionalProducerBuilder::build", scenario: |cut| Box::pin(transaction::build(cut, 2)) },
     Row { call: "producer::Transaction::send", scenario: |cut| Box::pin(transaction::send(cut, 1)) },
     Row { call: "producer::Transaction::send", scenario: |cut| Box::pin(transaction::send(cut, 2)) },
+    Row { call: "producer::Transaction::send_all", scenario: |cut| Box::pin(transaction::send_all(cut, 1)) },
+    Row { call: "producer::Transaction::send_all", scenario: |cut| Box::pin(transaction::send_all(cut, 2)) },
     Row { call: "producer::Transaction::prepare_topic", scenario: |cut| Box::pin(transaction::prepare_topic(cut, 1)) },
     Row { call: "producer::Transaction::prepare_topic", scenario: |cut| Box::pin(transaction::prepare_topic(cut, 2)) },
     Row { call: "producer::Transaction::flush", scenario: |cut| Box::pin(transaction::flush(cut, 1)) },
@@ -47,6 +52,14 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "producer::Transaction::abort", scenario: |cut| Box::pin(transaction::abort(cut, 2)) },
     Row { call: "producer::TransactionSender::send", scenario: |cut| Box::pin(transaction::send_by_a_sender(cut, 1)) },
     Row { call: "producer::TransactionSender::send", scenario: |cut| Box::pin(transaction::send_by_a_sender(cut, 2)) },
+    Row {
+        call: "producer::TransactionSender::send_all",
+        scenario: |cut| Box::pin(transaction::send_all_by_a_sender(cut, 1)),
+    },
+    Row {
+        call: "producer::TransactionSender::send_all",
+        scenario: |cut| Box::pin(transaction::send_all_by_a_sender(cut, 2)),
+    },
     Row {
         call: "producer::TransactionSender::prepare_topic",
         scenario: |cut| Box::pin(transaction::prepare_topic_by_a_sender(cut, 1)),

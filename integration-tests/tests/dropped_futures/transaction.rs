@@ -78,6 +78,33 @@ pub(crate) async fn send_by_a_sender(cut: &Cut, version: i16) -> Footprint {
     world.end().await
 }
 
+/// Five records, of which a cut lets some be taken.
+const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+pub(crate) async fn send_all(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
+    let transaction = producer.begin();
+    let mut deliveries = Vec::new();
+    let records = FIVE.map(|value| Record::to(NEW).value(value));
+    cut.of(transaction.send_all(&records, &mut deliveries)).await.map_or((), Result::unwrap);
+    transaction.commit().await.unwrap().close(MINUTE).await.unwrap();
+    assert_eq!(committed(&world, NEW), FIVE[..deliveries.len()]);
+    world.end().await
+}
+
+pub(crate) async fn send_all_by_a_sender(cut: &Cut, version: i16) -> Footprint {
+    let (world, producer) = start(version).await;
+    let transaction = producer.begin();
+    let sender = transaction.sender();
+    let mut deliveries = Vec::new();
+    let records = FIVE.map(|value| Record::to(NEW).value(value));
+    cut.of(sender.send_all(&records, &mut deliveries)).await.map_or((), Result::unwrap);
+    drop(sender);
+    transaction.commit().await.unwrap().close(MINUTE).await.unwrap();
+    assert_eq!(committed(&world, NEW), FIVE[..deliveries.len()]);
+    world.end().await
+}
+
 pub(crate) async fn prepare_topic(cut: &Cut, version: i16) -> Footprint {
     let (world, producer) = start(version).await;
     let transaction = producer.begin();

@@ -331,12 +331,13 @@ impl Task {
             Answer::Written(slot) => {
                 let known = |value: i64| (value >= 0).then_some(value);
                 let (base, append_time) = (known(answered.base_offset), known(answered.log_append_time));
-                slot.batch.end(&self.shared.pool, Ending::Written { base, append_time });
+                self.shared.end_batch(part, slot.count, slot.batch, Ending::Written { base, append_time });
             }
             Answer::Failed(slot, outcome) => {
                 self.shared.count_failed(part, slot.count);
                 let error = self.error(part, answered);
-                prepare::fail(slot.batch, &self.shared.pool, error.clone().with_outcome(outcome));
+                let ending = Ending::Failed(error.clone().with_outcome(outcome));
+                self.shared.end_batch(part, slot.count, slot.batch, ending);
                 self.shared.on_records_failed(&error);
             }
             Answer::Split(number) => self.split(part, number, answered, now),
@@ -384,9 +385,11 @@ impl Task {
             state.window.on_gap();
             self.requeue(part, &mut state, now);
             drop(state);
-            if let Some(batch) = failed {
+            if let Some((count, batch)) = failed {
                 let error = self.error(part, answered);
-                prepare::fail(batch, &self.shared.pool, error.clone().with_outcome(Outcome::NotWritten));
+                self.shared.count_failed(part, count);
+                let ending = Ending::Failed(error.clone().with_outcome(Outcome::NotWritten));
+                self.shared.end_batch(part, count, batch, ending);
                 self.shared.on_records_failed(&error);
             }
             return;
@@ -396,7 +399,7 @@ impl Task {
         let whole = state.window.split(number, parts);
         self.requeue(part, &mut state, now);
         drop(state);
-        if let Some(frozen) = whole.and_then(|batch| batch.frozen) {
+        if let Some(frozen) = whole.and_then(|(_, batch)| batch.frozen) {
             self.shared.pool.recycle(frozen.thaw().into_buf());
         }
     }
@@ -412,9 +415,11 @@ impl Task {
                 let answer = state.window.on_answer(ticket, ErrorCode::NONE, now, &mut self.rng);
                 self.requeue(&entry.part, &mut state, now);
                 drop(state);
+                let part = entry.part.clone();
                 drop(entry);
                 if let Answer::Written(slot) = answer {
-                    slot.batch.end(&self.shared.pool, Ending::Written { base: None, append_time: None });
+                    let ending = Ending::Written { base: None, append_time: None };
+                    self.shared.end_batch(&part, slot.count, slot.batch, ending);
                 }
             }
             self.spare.push(flight.entries);
@@ -671,7 +676,7 @@ impl Task {
                         drop(state);
                         for slot in unknown {
                             shared.count_failed(part, slot.count);
-                            prepare::fail(slot.batch, &shared.pool, lost_track(part));
+                            shared.end_batch(part, slot.count, slot.batch, Ending::Failed(lost_track(part)));
                         }
                         state = part.lock();
                     }

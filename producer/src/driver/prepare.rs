@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use milena_client::Error;
 use milena_protocol::records::{
     BatchBuilder, Compressor, FrozenBatch, Header, ProducerStamp, Scratch, SealedBatch, split_batch,
 };
 
 use crate::accumulator::Batch;
-use crate::delivery::{Done, Ending};
+use crate::delivery::Done;
 use crate::pool::{Charge, Pool};
 use crate::sequence::Stamp;
 use crate::settings::Codec;
@@ -89,9 +88,4 @@ pub(super) fn split(batch: &mut Batch, codec: &Codec, partition: i32) -> Option<
     let [left, right] = dones;
     batch.done.split(vec![(0, left), (half, right)]);
     Some(parts)
-}
-
-/// Ends a batch with a failure.
-pub(super) fn fail(batch: Batch, pool: &Pool, error: Error) {
-    batch.end(pool, Ending::Failed(error));
 }

@@ -302,7 +302,7 @@ fn a_batch_that_is_too_large_becomes_two_and_no_sequence_changes_behind_it() {
     let Answer::Split(number) = flow.answer(sent[0].0, ErrorCode::MESSAGE_TOO_LARGE) else { panic!("no split") };
     flow.answer(sent[1].0, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
     assert!(flow.run().is_empty(), "somebody has the batch in hand");
-    assert_eq!(flow.window.split(number, [(4, 100), (6, 101)]), Some(1));
+    assert_eq!(flow.window.split(number, [(4, 100), (6, 101)]), Some((10, 1)));
     flow.wait();
     let mut order = Vec::new();
     for _ in 0..2 {
@@ -312,6 +312,59 @@ fn a_batch_that_is_too_large_becomes_two_and_no_sequence_changes_behind_it() {
         }
     }
     assert_eq!(order, [(100, 10), (101, 14), (2, 20)]);
+}
+
+#[test]
+fn a_purge_of_what_is_queued_leaves_what_is_in_flight_and_closes_the_gap_after_it() {
+    let mut flow = Flow::proven();
+    let sent = flow.run_with(2);
+    assert_eq!(flow.window.next(flow.now), Next::Admit);
+    let (number, _) = flow.window.admit(10, flow.now + Duration::from_secs(120), None, flow.now, 77);
+    flow.window.prepared(number);
+    assert!(matches!(flow.window.purge(false).as_slice(), [(slot, Outcome::NotWritten)] if slot.batch == 77));
+    assert_eq!(flow.window.next(flow.now), Next::Blocked, "two are with the broker");
+    for (ticket, _) in sent {
+        assert!(matches!(flow.answer(ticket, OK), Answer::Written(_)));
+    }
+    assert_eq!(flow.window.next(flow.now), Next::Bump);
+    flow.window.bump(None);
+    assert_eq!(batches(&flow.run_with(1)), [3]);
+    assert_eq!(flow.sequence(3), (1, 0));
+}
+
+#[test]
+fn a_purged_batch_that_was_in_flight_is_in_no_later_epoch_and_its_late_answer_means_nothing() {
+    let mut flow = Flow::proven();
+    let sent = flow.run_with(3);
+    assert!(flow.window.purge(false).is_empty(), "all three are with the broker");
+    let purged = flow.window.purge(true);
+    assert!(purged.iter().all(|(_, outcome)| *outcome == Outcome::Unknown) && purged.len() == 3);
+    assert_eq!(flow.window.next(flow.now), Next::Bump);
+    assert!(flow.window.bump(None).is_empty());
+    let after = flow.run_with(1);
+    assert_eq!((batches(&after), flow.sequence(4)), (vec![4], (1, 0)));
+    for (ticket, _) in sent {
+        assert!(matches!(flow.answer(ticket, OK), Answer::Ignored));
+    }
+    assert!(matches!(flow.answer(after[0].0, OK), Answer::Written(slot) if slot.batch == 4));
+    assert!(flow.window.is_empty());
+}
+
+#[test]
+fn what_has_lost_its_answer_is_purged_only_with_what_is_in_flight() {
+    let mut flow = Flow::proven();
+    let sent = flow.run_with(1);
+    flow.lose(&sent);
+    assert!(flow.window.purge(false).is_empty(), "it may be in the log");
+    assert!(matches!(flow.window.purge(true).as_slice(), [(_, Outcome::Unknown)]));
+}
+
+#[test]
+fn what_was_certainly_refused_is_purged_as_not_written() {
+    let mut flow = Flow::proven();
+    let sent = flow.run_with(1);
+    assert!(matches!(flow.answer(sent[0].0, ErrorCode::NOT_ENOUGH_REPLICAS), Answer::Again));
+    assert!(matches!(flow.window.purge(false).as_slice(), [(_, Outcome::NotWritten)]));
 }
 
 #[test]

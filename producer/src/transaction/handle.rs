@@ -15,6 +15,7 @@ use crate::producer::{Appended, Inner};
 use crate::record::AsRecord;
 use crate::sending::Sending;
 use crate::shared::Shared;
+use crate::typed::Typed;
 
 /// An open transaction. Dropped, it is aborted in the background.
 ///
@@ -51,6 +52,22 @@ macro_rules! sending_methods {
             #[inline]
             pub async fn send(&self, record: &impl AsRecord) -> Result<Delivery, Error> {
                 self.sending().send(record).await
+            }
+
+            /// Takes records one after the other and adds their [`Delivery`]s to `deliveries`, as
+            /// [`Producer::send_all`](crate::Producer::send_all) does.
+            ///
+            /// # Errors
+            /// As [`Producer::send_all`](crate::Producer::send_all), and as [`send`](Self::send).
+            ///
+            /// # Cancel safety
+            /// Safe: dropped before it is ready, `deliveries` has those of exactly the records that were taken.
+            pub async fn send_all<R: AsRecord>(
+                &self,
+                records: impl IntoIterator<Item = R>,
+                deliveries: &mut Vec<Delivery>,
+            ) -> Result<(), Error> {
+                self.sending().send_all(records, deliveries).await
             }
 
             /// Takes a record if that needs no waiting, as [`Producer::try_send`](crate::Producer::try_send) does.
@@ -127,6 +144,11 @@ sending_methods!(Transaction);
 sending_methods!(TransactionSender);
 
 impl TransactionSender {
+    /// The same sender for keys and values that these serializers turn into bytes.
+    pub fn typed<KS, VS>(&self, key_serializer: KS, value_serializer: VS) -> Typed<Self, KS, VS> {
+        Typed::new(self.clone(), key_serializer, value_serializer)
+    }
+
     fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -152,6 +174,11 @@ impl Transaction {
     /// A sender for other tasks.
     pub fn sender(&self) -> TransactionSender {
         TransactionSender { shared: self.shared().clone(), number: self.number }
+    }
+
+    /// A sender for keys and values that these serializers turn into bytes.
+    pub fn typed<KS, VS>(&self, key_serializer: KS, value_serializer: VS) -> Typed<TransactionSender, KS, VS> {
+        self.sender().typed(key_serializer, value_serializer)
     }
 
     /// Makes the offsets part of the transaction: they are committed for the group if and only if it is (Java:
