@@ -18,11 +18,11 @@ pub use milena_consumer::{
 };
 pub use milena_producer::{
     AbortError, Acknowledged, Acks, AddedHeaders, Appended, AsRecord, ByGeohash, Choice, ClusterView, CommitError,
-    Compression, Crc32, Delivery, Fnv1a, Geohash, Header, InitialiseError, Interceptor, Murmur2, OwnedRecord,
-    PartitionQueue, Partitioner, Permit, Placed, Producer, ProducerBuilder, Purge, Purged, Record, RecordView,
-    RoundRobin, Salted, SendsRecords, Sharded, Tiered, TimeBucket, TopicSettings, Transaction, TransactionSender,
-    TransactionalProducer, TransactionalProducerBuilder, Typed, TypedRecord, UninitialisedProducer, Unplaced, geohash,
-    murmur2_partition, sharded_key, time_bucket_key,
+    Compression, Concern, Crc32, Delivery, Finding, Fnv1a, Geohash, Header, InitialiseError, Interceptor, Murmur2,
+    OwnedRecord, PartitionQueue, Partitioner, Permit, Placed, Producer, ProducerBuilder, Profile, Purge, Purged,
+    Record, RecordView, RoundRobin, Salted, SendsRecords, Sharded, Tiered, TimeBucket, TopicSettings, Transaction,
+    TransactionSender, TransactionalProducer, TransactionalProducerBuilder, Typed, TypedRecord, UninitialisedProducer,
+    Unplaced, geohash, murmur2_partition, sharded_key, time_bucket_key,
 };
 pub use milena_protocol::{ApiKey, ErrorCode};
 

@@ -11,6 +11,7 @@ use crate::accumulator::Sizes;
 use crate::interceptor::{Interceptor, Interceptors};
 use crate::partitioner::{Partitioner, Partitioning};
 use crate::producer::Producer;
+use crate::profile::{Profile, describe};
 use crate::settings::Codec;
 use crate::transaction::TransactionalProducerBuilder;
 
@@ -45,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) max_block: Duration,
     pub(crate) first_sequence: i32,
     pub(crate) partitioning: Partitioning,
+    /// Whether each topic is looked at when it is first sent to.
+    pub(crate) preflight: bool,
     pub(crate) interceptors: Interceptors,
     /// Topics with settings of their own.
     pub(crate) topics: BTreeMap<Arc<str>, TopicSettings>,
@@ -112,6 +115,21 @@ impl ProducerBuilder {
     pub(crate) fn new(client: &Client) -> Self {
         let config = Config::default();
         Self { client: client.clone(), config, idempotence: None }
+    }
+
+    /// Sets what belongs together for what one wants most; what is set afterwards counts, what was set before is replaced as far as
+    /// the profile has an opinion on it. The profile, printed, says what that is.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        profile.apply(&mut self.config);
+        self.idempotence = Some(true);
+        self
+    }
+
+    /// Every setting with its value and what it means, one a line.
+    pub fn describe(&self) -> String {
+        let mut config = self.config.clone();
+        config.idempotence = self.is_idempotent();
+        describe(&config)
     }
 
     /// How long a batch that is not full waits for more records. Default 5 ms. Longer: fuller batches, later acks; zero sends as soon
@@ -284,9 +302,13 @@ impl ProducerBuilder {
         Ok(Producer::start(&self.client, config))
     }
 
+    fn is_idempotent(&self) -> bool {
+        self.idempotence.unwrap_or(self.config.acks == Acks::All)
+    }
+
     fn checked(&self) -> Result<Config, Error> {
         let mut config = self.config.clone();
-        config.idempotence = self.idempotence.unwrap_or(config.acks == Acks::All);
+        config.idempotence = self.is_idempotent();
         config.check()?;
         config.check_topics()?;
         Ok(config)
@@ -311,6 +333,7 @@ impl Default for Config {
             max_block: Duration::from_secs(60),
             first_sequence: 0,
             partitioning: Partitioning::default(),
+            preflight: false,
             interceptors: Interceptors::default(),
             topics: BTreeMap::new(),
         }
@@ -361,7 +384,7 @@ impl Config {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |sentence: String| Err(Error::new(ErrorKind::Config, sentence));
         if self.idempotence && self.acks != Acks::All {
             return refuse(
@@ -378,6 +401,22 @@ impl Config {
             return refuse(format!(
                 "max_in_flight is {}: it must be 1 to 5, because a broker recognises repeats of five batches.",
                 self.max_in_flight
+            ));
+        }
+        for (name, time) in [
+            ("linger", self.linger),
+            ("request_timeout", self.request_timeout),
+            ("delivery_timeout", self.delivery_timeout),
+            ("max_block", self.max_block),
+        ] {
+            if time > LONGEST {
+                return refuse(format!("{name} is {time:?}: {LONGEST:?} (24 days) is the most."));
+            }
+        }
+        if self.request_timeout < Duration::from_millis(1) {
+            return refuse(format!(
+                "request_timeout is {:?}: no broker answers in less than a millisecond; give it seconds.",
+                self.request_timeout
             ));
         }
         if self.delivery_timeout < self.linger + self.request_timeout {
@@ -398,6 +437,9 @@ impl Config {
                 "max_request_size ({}) is smaller than batch_size ({}): no full batch could be sent.",
                 self.max_request_size, self.batch_size
             ));
+        }
+        if self.max_request_size > MAX_REQUEST {
+            return refuse(format!("max_request_size is {} bytes: {MAX_REQUEST} is the most.", self.max_request_size));
         }
         if self.buffer_memory < self.batch_size {
             return refuse(format!(
@@ -422,6 +464,10 @@ impl Config {
 
 /// The header and a few records.
 const MIN_BATCH: usize = 512;
+/// A frame's length is a signed 32-bit number; half of it leaves room for what is not records.
+const MAX_REQUEST: usize = 1 << 30;
+/// Kafka's requests carry times as milliseconds in a signed 32-bit number.
+const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 /// Counted in kibibytes as `u32` (see `pool.rs`), with room to spare.
 const MAX_MEMORY: usize = 1 << 40;
 
@@ -433,7 +479,12 @@ mod tests {
     fn settings_that_contradict_one_another_are_refused_with_a_sentence() {
         assert!(Config::default().check().is_ok());
         type Spoil = fn(&mut Config);
-        let wrong: [(&str, Spoil); 10] = [
+        let wrong: [(&str, Spoil); 15] = [
+            ("linger is", |config| config.linger = Duration::MAX),
+            ("max_block is", |config| config.max_block = Duration::from_secs(3_000_000)),
+            ("delivery_timeout is", |config| config.delivery_timeout = Duration::MAX),
+            ("request_timeout is", |config| config.request_timeout = Duration::ZERO),
+            ("max_request_size is", |config| config.max_request_size = usize::MAX),
             ("acks = all", |config| config.acks = Acks::Leader),
             ("max_in_flight", |config| config.max_in_flight = 6),
             ("delivery_timeout", |config| config.delivery_timeout = Duration::from_secs(30)),

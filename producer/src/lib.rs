@@ -17,7 +17,7 @@
 //! One more task (`driver/upkeep.rs`) brings new leaders, the producer id, and the end of batches whose time is over.
 //!
 //! Around it: values instead of bytes (`typed.rs`), the user's own code (`interceptor.rs`), room that is waited for in advance
-//! (`permit.rs`).
+//! (`permit.rs`), settings that belong together (`profile.rs`), a look at whether the topics keep what is promised (`preflight.rs`).
 //!
 //! Transactions have a journey of their own: `transaction/mod.rs`.
 //!
@@ -36,7 +36,9 @@ mod metrics;
 mod partitioner;
 mod permit;
 mod pool;
+mod preflight;
 mod producer;
+mod profile;
 mod record;
 mod sending;
 mod sequence;
@@ -56,7 +58,9 @@ pub use partitioner::{
     TimeBucket, Unplaced, geohash, murmur2_partition, sharded_key, time_bucket_key,
 };
 pub use permit::Permit;
+pub use preflight::{Concern, Finding};
 pub use producer::{Appended, Producer, Purge, Purged};
+pub use profile::Profile;
 pub use record::{AsRecord, Header, OwnedRecord, Record, RecordView};
 pub use transaction::{
     AbortError, CommitError, InitialiseError, Transaction, TransactionSender, TransactionalProducer,

@@ -14,6 +14,7 @@ use crate::delivery::{Delivery, Done};
 use crate::driver;
 use crate::metrics::PartitionQueue;
 use crate::permit::Permit;
+use crate::preflight::Finding;
 use crate::record::{AsRecord, OwnedRecord};
 use crate::sending::Sending;
 use crate::shared::Shared;
@@ -179,6 +180,24 @@ impl Producer {
     /// The same producer for keys and values that these serializers turn into bytes.
     pub fn typed<KS, VS>(&self, key_serializer: KS, value_serializer: VS) -> Typed<Self, KS, VS> {
         Typed::new(self.clone(), key_serializer, value_serializer)
+    }
+
+    /// Looks at topics: whether their replicas and their settings keep what `acks = all` promises. Returns by what acknowledged records
+    /// could be lost, each [`Finding`] a sentence that says how; nothing if all is well. Each finding is also warned of, once for each
+    /// topic. Waits for the topics' metadata and a broker's answer, at most [`max_block`](ProducerBuilder::max_block).
+    ///
+    /// A topic whose settings this user may not see is a finding of its own. That a topic has one replica is warned of without this
+    /// call, when it is first sent to; [`Profile::Durable`](crate::Profile::Durable) has all of it looked at.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopicOrPartition`] for a topic that the cluster does not know, and the last failure to reach a broker.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn preflight<T: AsRef<str>>(&self, topics: impl IntoIterator<Item = T>) -> Result<Vec<Finding>, Error> {
+        let topics: Vec<String> = topics.into_iter().map(|topic| topic.as_ref().to_owned()).collect();
+        let shared = &self.inner.shared;
+        shared.preflight(&topics, shared.link.now() + shared.config.max_block).await
     }
 
     /// Looks a topic up, so that neither [`try_send`](Self::try_send) nor [`append`](Self::append) finds it unknown. Returns the number

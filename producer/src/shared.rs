@@ -17,6 +17,7 @@ use crate::driver;
 use crate::interceptor::Acknowledged;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
+use crate::preflight::Warned;
 use crate::sequence::{Identity, Slot, Window};
 use crate::settings::{AllSettings, Common};
 use crate::topics::{Moving, Sticky, Topic, Topics};
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) trouble: Mutex<Option<Error>>,
     /// The state of its transactions, for a transactional producer.
     pub(crate) transaction: Option<Transactional>,
+    /// What about the topics was warned of already.
+    pub(crate) warned: Warned,
     gathers: AtomicU64,
 }
 
@@ -78,6 +81,7 @@ impl Shared {
             trouble: Mutex::default(),
             is_closed: AtomicBool::new(false),
             transaction,
+            warned: Warned::default(),
             gathers: AtomicU64::new(0),
             link,
         }
@@ -120,8 +124,29 @@ impl Shared {
             }
         };
         let topic = Topic::new(known.name.clone(), parts, sticky, common.settings.placing.clone());
+        let is_new = before.is_none();
         self.assign_all(known, &topic);
         self.topics.insert(topic);
+        drop(interests);
+        if is_new {
+            self.on_new_topic(known);
+        }
+    }
+
+    /// Warns of what may lose acknowledged records of a topic.
+    fn on_new_topic(self: &Arc<Self>, known: &milena_client::Topic) {
+        if let Some(finding) = self.look_at(known) {
+            self.warned.warn(&finding);
+        }
+        if self.config.preflight {
+            let (shared, topic) = (self.clone(), known.name.to_string());
+            let deadline = self.link.now() + self.config.max_block;
+            self.link.spawn("producer-preflight", async move {
+                if let Err(error) = shared.preflight(&[topic], deadline).await {
+                    tracing::debug!(%error, "a topic could not be looked at");
+                }
+            });
+        }
     }
 
     /// Takes in a new picture of the cluster: more partitions, other leaders.

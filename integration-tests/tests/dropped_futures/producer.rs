@@ -142,6 +142,15 @@ pub(crate) async fn send_typed(cut: &Cut) -> Footprint {
     world.end().await
 }
 
+pub(crate) async fn preflight(cut: &Cut) -> Footprint {
+    let (world, producer) = start().await;
+    cut.of(producer.preflight([TOPIC])).await;
+    assert_eq!(producer.preflight([TOPIC]).await.unwrap().len(), 1, "one broker, one replica");
+    producer.send(&record("a")).await.unwrap().await.unwrap();
+    producer.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
 pub(crate) async fn prepare_topic(cut: &Cut) -> Footprint {
     let (world, producer) = start().await;
     world.cluster.create_topic(NEW, 1);

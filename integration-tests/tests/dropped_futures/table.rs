@@ -28,6 +28,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "producer::Producer::send", scenario: |cut| Box::pin(producer::send_without_room(cut)) },
     Row { call: "producer::Producer::send_all", scenario: |cut| Box::pin(producer::send_all(cut)) },
     Row { call: "producer::Producer::reserve", scenario: |cut| Box::pin(producer::reserve(cut)) },
+    Row { call: "producer::Producer::preflight", scenario: |cut| Box::pin(producer::preflight(cut)) },
     Row { call: "producer::Typed::send", scenario: |cut| Box::pin(producer::send_typed(cut)) },
     Row { call: "producer::Producer::prepare_topic", scenario: |cut| Box::pin(producer::prepare_topic(cut)) },
     Row { call: "producer::Producer::flush", scenario: |cut| Box::pin(producer::flush(cut)) },
