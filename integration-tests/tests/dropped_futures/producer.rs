@@ -89,7 +89,9 @@ pub(crate) async fn send_all(cut: &Cut) -> Footprint {
     let values: Vec<String> = (10..40).map(|n| format!("{n}{padding}")).collect();
     let mut deliveries = Vec::new();
     let records = values.iter().map(|value| Record::to(NEW).partition(0).value(value));
-    cut.of(producer.send_all(records, &mut deliveries)).await.map_or((), Result::unwrap);
+    if let Some(sent) = cut.of(producer.send_all(records, &mut deliveries)).await {
+        sent.unwrap();
+    }
     let taken = deliveries.len();
     for delivery in deliveries {
         delivery.await.unwrap();

@@ -86,7 +86,9 @@ pub(crate) async fn send_all(cut: &Cut, version: i16) -> Footprint {
     let transaction = producer.begin();
     let mut deliveries = Vec::new();
     let records = FIVE.map(|value| Record::to(NEW).value(value));
-    cut.of(transaction.send_all(&records, &mut deliveries)).await.map_or((), Result::unwrap);
+    if let Some(sent) = cut.of(transaction.send_all(&records, &mut deliveries)).await {
+        sent.unwrap();
+    }
     transaction.commit().await.unwrap().close(MINUTE).await.unwrap();
     assert_eq!(committed(&world, NEW), FIVE[..deliveries.len()]);
     world.end().await
@@ -98,7 +100,9 @@ pub(crate) async fn send_all_by_a_sender(cut: &Cut, version: i16) -> Footprint {
     let sender = transaction.sender();
     let mut deliveries = Vec::new();
     let records = FIVE.map(|value| Record::to(NEW).value(value));
-    cut.of(sender.send_all(&records, &mut deliveries)).await.map_or((), Result::unwrap);
+    if let Some(sent) = cut.of(sender.send_all(&records, &mut deliveries)).await {
+        sent.unwrap();
+    }
     drop(sender);
     transaction.commit().await.unwrap().close(MINUTE).await.unwrap();
     assert_eq!(committed(&world, NEW), FIVE[..deliveries.len()]);
