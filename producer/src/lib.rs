@@ -22,7 +22,6 @@
 //! Transactions have a journey of their own: `transaction/mod.rs`.
 //!
 //! What is counted on the way is in `metrics.rs`; what holds for one topic alone in `settings.rs`.
-//!
 
 mod accumulator;
 mod append;
