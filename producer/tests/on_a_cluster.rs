@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use milena_client::{Client, Error, ErrorKind, Outcome};
 use milena_producer::{Acks, Compression, Delivery, OwnedRecord, Producer, ProducerBuilder, Record};
-use milena_testkit::{Api, Cluster, ErrorCode, Reaction};
+use milena_testkit::{Api, Cluster, ErrorCode, Link, Reaction};
 use tokio::time::{Instant, sleep};
 
 async fn producer_with(cluster: &Cluster, set: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> (Client, Producer) {
@@ -200,6 +200,27 @@ async fn a_frozen_old_leader_does_not_hold_the_partition_up_after_a_move() {
     assert_eq!(all_written(deliveries).await, (1..6).collect::<Vec<i64>>());
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     frozen.release();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(values(&cluster, "orders", 0), numbers(0..6));
+    producer.close(MINUTE).await.unwrap();
+    client.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_leader_stalls_its_partitions_no_longer_than_the_election_takes() {
+    let cluster = cluster();
+    let (client, producer) = producer_with(&cluster, |builder| builder.linger(Duration::ZERO)).await;
+    send(&producer, 0, 0).await.await.unwrap();
+    let old = cluster.partition_info("orders", 0).leader.unwrap();
+    // It takes requests and says nothing, and whoever asks it for metadata waits, too.
+    cluster.cut(Link::ToClients(old));
+    let deliveries = send_batches(&producer, 1..6).await;
+    sleep(Duration::from_secs(9)).await;
+    cluster.move_leader("orders", 0, old % 3 + 1);
+    let elected = Instant::now();
+    assert_eq!(all_written(deliveries).await, (1..6).collect::<Vec<i64>>());
+    assert!(elected.elapsed() < Duration::from_secs(2), "{:?}", elected.elapsed());
+    cluster.heal_all();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(values(&cluster, "orders", 0), numbers(0..6));
     producer.close(MINUTE).await.unwrap();

@@ -153,6 +153,7 @@ fn cargo(
         .args(["test", "--quiet", "-p", "milena-producer", "-p", "milena-integration-tests", "--test", suite])
         .args(more)
         .env("RUSTFLAGS", "--cfg planted")
+        .env("RUST_BACKTRACE", "0")
         .env("CARGO_TARGET_DIR", workspace::target_dir().join("planted"))
         .env("MILENA_SEEDS", SEEDS)
         .current_dir(workspace::root())

@@ -25,6 +25,8 @@ pub enum RefreshReason {
     NoLeader,
     /// A broker could not be reached, or a connection to it was lost.
     Disconnected,
+    /// A broker is silent: it may be frozen, and another one may lead by now.
+    Silent,
     /// A broker said something else that means: your metadata is old.
     Outdated,
     /// The picture is older than `metadata.max.age`.

@@ -50,6 +50,8 @@ struct Task {
     building: Option<Flight>,
     /// Emptied lists of requests that have ended.
     spare: Vec<Vec<Entry>>,
+    /// When the broker last answered, or was last suspected.
+    heard_at: Option<Instant>,
     /// KIP-219: the broker asks to be left alone until then.
     muted_until: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -103,6 +105,8 @@ enum Turn {
 /// Above this, compression by a quick codec takes longer than an answer should have to wait, and handing it to another thread pays
 /// (measured: +50 % at 16 KiB, +15 % at 64 KiB). The codecs that are not quick always go to the other thread.
 const COMPRESS_HERE: usize = 64 * 1024;
+/// A broker that says nothing for so long may be frozen. Much less than an election takes, so that nothing waits long after one.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Turns of the loop in one poll, so that other tasks of the thread get theirs.
 const TURNS: usize = 32;
 /// A request that holds this much goes out even if more could be compressed for it.
@@ -122,6 +126,7 @@ impl Task {
             flights: VecDeque::new(),
             building: None,
             spare: Vec::new(),
+            heard_at: None,
             muted_until: None,
             timer,
             timer_at: None,
@@ -143,7 +148,8 @@ impl Task {
             again |= self.gather(now);
             again |= self.poll_flush(cx, now);
             self.watch_silence(now);
-            again |= self.poll_timer(cx, now, linger_at);
+            let silent_at = self.suspect(now);
+            again |= self.poll_timer(cx, now, [linger_at, silent_at]);
             if !again {
                 return Poll::Pending;
             }
@@ -238,6 +244,19 @@ impl Task {
         }
     }
 
+    /// A frozen broker says nothing, and so does not say either that another one leads by now: while it is silent the others are asked.
+    /// Returns when to look again.
+    fn suspect(&mut self, now: Instant) -> Option<Instant> {
+        let oldest = self.flights.front().filter(|_| self.shared.config.acks != Acks::None)?;
+        let due = self.heard_at.map_or(oldest.sent, |heard| heard.max(oldest.sent)) + SILENCE;
+        if now < due {
+            return Some(due);
+        }
+        self.shared.link.refresh_metadata(RefreshReason::Silent);
+        self.heard_at = Some(now);
+        Some(now + SILENCE)
+    }
+
     /// The connection is gone. Whatever was under way on it has no answer.
     fn on_lost(&mut self, error: &Error, now: Instant) {
         self.connection = Connection::Closed;
@@ -288,6 +307,7 @@ impl Task {
             }
         };
         self.on_trouble(None);
+        self.heard_at = Some(now);
         self.has_answered = true;
         let throttle = Duration::from_millis(u64::try_from(produced.throttle_ms).unwrap_or(0));
         self.shared.metrics.on_requests_ended(1);
@@ -789,14 +809,14 @@ impl Task {
     }
 
     /// Sleeps until something is due; returns whether something is.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant, linger_at: Option<Instant>) -> bool {
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant, due: [Option<Instant>; 2]) -> bool {
         let wire = match &self.connection {
             Connection::Open(wire) => wire.next_deadline(),
             _ => None,
         };
         let rested = self.resting.first_key_value().map(|((at, _), _)| *at);
         let muted = self.muted_until.filter(|_| !self.ready.is_empty());
-        let Some(at) = [linger_at, wire, rested, muted].into_iter().flatten().min() else { return false };
+        let Some(at) = [wire, rested, muted].into_iter().chain(due).flatten().min() else { return false };
         if at <= now {
             return true;
         }
