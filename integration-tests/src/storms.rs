@@ -5,6 +5,19 @@ use std::time::Duration;
 
 use milena::{Client, Record};
 
+use crate::xtask;
+
+/// `cargo xtask kafka ACTION BROKER`: kills a broker of the real cluster (`kill -9`), starts, freezes or thaws it.
+///
+/// # Panics
+/// When that fails.
+pub async fn on_broker(action: &str, broker: i32) {
+    let mut command = xtask();
+    command.args(["kafka", action, &broker.to_string()]);
+    let ended = tokio::process::Command::from(command).status().await.expect("xtask can be started");
+    assert!(ended.success(), "cargo xtask kafka {action} {broker}: {ended}");
+}
+
 /// Sends numbers from 0 on until it is over, partition after partition, one each `pause`. All of them are acknowledged, each within
 /// `deadline`. How many there were.
 ///

@@ -18,8 +18,7 @@ use std::time::Duration;
 
 use milena::{Client, NewTopic, OffsetReset, OffsetSpec, StartAt, TopicPartition};
 use milena_client::CoordinatorKind;
-use milena_integration_tests::{produce_until, real_kafka, unique, xtask};
-use tokio::process::Command;
+use milena_integration_tests::{on_broker, produce_until, real_kafka, unique};
 use tokio::time::{Instant, sleep, timeout};
 
 const PARTITIONS: i32 = 6;
@@ -94,19 +93,11 @@ async fn coordinator(client: &Client, kind: CoordinatorKind, key: &str) -> i32 {
 }
 
 async fn kill_and_start(broker: i32) {
-    let broker = broker.to_string();
     println!("broker {broker} is killed");
-    run(&["kafka", "kill", &broker]).await;
+    on_broker("kill", broker).await;
     sleep(AWAY).await;
-    run(&["kafka", "start", &broker]).await;
+    on_broker("start", broker).await;
     println!("broker {broker} is back");
-}
-
-async fn run(arguments: &[&str]) {
-    let mut command = xtask();
-    command.args(arguments);
-    let ended = Command::from(command).status().await.unwrap();
-    assert!(ended.success(), "{arguments:?}: {ended}");
 }
 
 fn all(topic: &str) -> Vec<(TopicPartition, OffsetSpec)> {
