@@ -199,7 +199,8 @@ impl Admin {
             .collect())
     }
 
-    /// What the cluster knows of a topic; waits for one that has just been created.
+    /// What the cluster says of a topic now: it is asked, whatever the client knows already. Waits for one that has just been created.
+    /// Java: `Admin.describeTopics`.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopicOrPartition`] if it is not there at the deadline.
@@ -207,7 +208,7 @@ impl Admin {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn describe_topic(&self, name: &str) -> Result<Arc<Topic>, Error> {
-        self.owner.topic(name, self.deadline()).await
+        self.owner.fresh_topic(name, self.deadline()).await
     }
 
     /// Offsets of partitions, each asked of its leader. A time after the last record's has no offset: `None`.

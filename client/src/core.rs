@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) changes: Version,
     /// How many questions have been settled, with or without news: what a waiter for a topic counts.
     pub(crate) refreshed: Version,
+    /// How many of them a broker has answered.
+    pub(crate) answers: AtomicU64,
     machine: Mutex<MetadataMachine>,
     /// Held while the picture is replaced, so that a hint and an answer do not overwrite one another.
     replacing: Mutex<()>,
@@ -85,6 +87,7 @@ impl Core {
             metadata_wanted: Notify::new(),
             changes: Version::default(),
             refreshed: Version::default(),
+            answers: AtomicU64::new(0),
             machine: Mutex::new(machine),
             replacing: Mutex::default(),
             last_failure: Mutex::default(),

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::Guard;
@@ -219,13 +220,24 @@ impl Link {
     /// # Cancel safety
     /// Nothing is lost; metadata that was asked for still arrives.
     pub async fn topic(&self, topic: &str, deadline: Instant) -> Result<Arc<Topic>, Error> {
+        self.await_topic(topic, deadline, false).await
+    }
+
+    /// The same, of what the cluster says after this was called.
+    pub(crate) async fn fresh_topic(&self, topic: &str, deadline: Instant) -> Result<Arc<Topic>, Error> {
+        self.await_topic(topic, deadline, true).await
+    }
+
+    async fn await_topic(&self, topic: &str, deadline: Instant, fresh: bool) -> Result<Arc<Topic>, Error> {
+        let answers = self.core.answers.load(Ordering::Acquire) + u64::from(fresh);
         let interest = self.want_topics([topic]);
         let mut refreshed = self.core.refreshed.changes();
         let mut timer = self.sleep_until(deadline);
         loop {
             refreshed.mark_seen();
+            let is_fresh = self.core.answers.load(Ordering::Acquire) >= answers;
             let known = self.core.metadata.load().topic(topic).cloned();
-            if let Some(known) = known {
+            if let Some(known) = known.filter(|_| is_fresh) {
                 match known.error {
                     ErrorCode::NONE if !known.partitions.is_empty() => return Ok(known),
                     ErrorCode::NONE | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::LEADER_NOT_AVAILABLE => {}

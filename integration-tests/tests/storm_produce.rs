@@ -82,13 +82,13 @@ async fn a_million_records_survive_killed_and_frozen_leaders_and_lost_answers() 
     }
 }
 
-/// Sends until the storm is over: ten records, each to the next partition, every 20 ms. What became of each.
+/// Sends until the storm is over: twenty records, each to the next partition, every 20 ms. What became of each.
 async fn send(client: &Client, topic: &str, who: usize, over: &AtomicBool) -> Vec<Fate> {
     let builder = client.producer().request_timeout(10 * SECOND).delivery_timeout(DEADLINE);
     let producer = builder.linger(Duration::from_millis(5)).build().await.unwrap();
     let mut deliveries = Vec::new();
     while !over.load(Ordering::Acquire) {
-        for _ in 0..10 {
+        for _ in 0..20 {
             let number = deliveries.len();
             let value = format!("{who} {number}");
             let record = Record::to(topic).partition(number as i32 % PARTITIONS).value(&value);

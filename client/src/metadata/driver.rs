@@ -1,6 +1,7 @@
 //! Asks brokers for metadata: the one task that changes the picture.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use milena_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -35,6 +36,7 @@ pub(crate) async fn run(core: Arc<Core>, link: Link) {
                 match result {
                     Ok(response) => {
                         let changed = core.on_metadata(&response);
+                        core.answers.fetch_add(1, Ordering::AcqRel);
                         if starts_again {
                             core.rebootstrapped();
                         }
