@@ -108,7 +108,7 @@ fn meanings(config: &Config) -> Vec<(&'static str, String, String)> {
     vec![
         row("acks", acks.0.to_owned(), acks.1.to_owned()),
         row("idempotence", repeats.0.to_owned(), repeats.1.to_owned()),
-        row("linger", format!("{:?}", config.linger), linger),
+        row("linger", if config.linger.is_zero() { "0".to_owned() } else { format!("{:?}", config.linger) }, linger),
         row("batch_size", bytes(config.batch_size), "a batch with that many bytes is full".to_owned()),
         row(
             "max_batch_size",
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_profile_says_what_it_sets_and_what_that_means() {
         let text = Profile::LowLatency.to_string();
-        assert!(text.contains("linger = 0ns") && text.contains("as soon as its broker is ready"), "{text}");
+        assert!(text.contains("linger = 0 ") && text.contains("as soon as its broker is ready"), "{text}");
         assert!(text.contains("delivery_timeout = 15s"), "{text}");
         let text = Profile::Throughput.to_string();
         assert!(text.contains("batch_size = 128 KiB") && text.contains("waits 50ms for more"), "{text}");

@@ -113,8 +113,8 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo, kafka: &TestKafka, tally: &m
         // One that runs until somebody ends it is given an end.
         let end: &[&str] = if name == "test_cluster" { &["--", "--seconds", "1"] } else { &[] };
         steps.run(&format!("example {name}"), || cargo.run(command.into_iter().chain(end.iter().copied()), &[]));
-        if name == "word_count" {
-            steps.run("example word_count on real Kafka", || {
+        if name == "word_count" || name == "produce" {
+            steps.run(&format!("example {name} on real Kafka"), || {
                 cargo.run(command.into_iter().chain(["--", "--bootstrap-servers", &kafka.bootstrap_servers]), &[])
             });
         }
