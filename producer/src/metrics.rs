@@ -9,7 +9,7 @@
 //! that is sent again counts in `record-retry-*` and in nothing else once more; `record-size-avg` is the mean of the batches' means
 //! and `record-size-max` the largest of them (a batch is counted, not its records). Not Java's are `batch-full-total`,
 //! `batch-linger-total` and `batch-flush-total` (why batches were closed) and `batch-fill-ratio-avg` (bytes before compression by
-//! `batch_size`; above 1 where batches grew while they had to wait).
+//! `batch_size`; above 1 where batches grew while they had to wait). `txn-begin-time-ns-total` is missing: beginning takes no time here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -43,6 +43,10 @@ pub(crate) struct Metrics {
     wait_time: Counter,
     pub(crate) flush_time: Counter,
     pub(crate) metadata_wait_time: Counter,
+    pub(crate) txn_init_time: Counter,
+    pub(crate) txn_send_offsets_time: Counter,
+    pub(crate) txn_commit_time: Counter,
+    pub(crate) txn_abort_time: Counter,
     full: Counter,
     lingered: Counter,
     flushed: Counter,
@@ -125,6 +129,10 @@ impl Metrics {
             wait_time: counter("bufferpool-wait-time-ns-total"),
             flush_time: counter("flush-time-ns-total"),
             metadata_wait_time: counter("metadata-wait-time-ns-total"),
+            txn_init_time: counter("txn-init-time-ns-total"),
+            txn_send_offsets_time: counter("txn-send-offsets-time-ns-total"),
+            txn_commit_time: counter("txn-commit-time-ns-total"),
+            txn_abort_time: counter("txn-abort-time-ns-total"),
             full: counter("batch-full-total"),
             lingered: counter("batch-linger-total"),
             flushed: counter("batch-flush-total"),

@@ -358,14 +358,14 @@ impl Drop for Waiting<'_> {
 }
 
 /// Adds the nanoseconds from its start to its end to a counter.
-struct Timed<'a> {
+pub(crate) struct Timed<'a> {
     shared: &'a Shared,
     counter: &'a Counter,
     since: Instant,
 }
 
 impl<'a> Timed<'a> {
-    fn start(shared: &'a Shared, counter: impl FnOnce(&'a Metrics) -> &'a Counter) -> Self {
+    pub(crate) fn start(shared: &'a Shared, counter: impl FnOnce(&'a Metrics) -> &'a Counter) -> Self {
         Self { shared, counter: counter(&shared.metrics), since: shared.link.now() }
     }
 }

@@ -102,13 +102,15 @@ async fn many_records_wait_for_room_and_the_memory_stays_within_its_budget() {
     let cluster = Cluster::builder().brokers(1).topic("orders", 1).latency(millis(20)).start_in_memory().unwrap();
     let (client, producer) =
         producer(&cluster, |builder| builder.buffer_memory(64 << 10).max_batch_size(16 << 10)).await;
-    let value = "x".repeat(1000);
+    let all: Vec<String> = (0..1000).map(|n| format!("{n:0>1000}")).collect();
     let mut deliveries = Vec::new();
-    let records = (0..1000).map(|_| Record::to("orders").partition(0).value(&value));
+    let records = all.iter().map(|value| Record::to("orders").partition(0).value(value));
     producer.send_all(records, &mut deliveries).await.unwrap();
+    assert_eq!(deliveries.len(), 1000);
     for (n, delivery) in deliveries.into_iter().enumerate() {
         assert_eq!(delivery.await.unwrap().offset, Some(n as i64));
     }
+    assert_eq!(values(&cluster, 0), all);
     assert_eq!(producer.room(), 64 << 10);
     end(cluster, client, producer).await;
 }

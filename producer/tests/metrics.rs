@@ -201,3 +201,24 @@ async fn gauges_of_several_producers_are_summed_and_go_with_them() {
     assert_eq!(world.metric("buffer-total-bytes"), f64::from(1 << 20));
     world.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_waits_for_is_counted() {
+    let world = World::start(|builder| builder).await;
+    let late = |api| world.cluster.faults().when(api).nth(1).then(Reaction::DelayAnswer(Duration::from_millis(40)));
+    let faults = [late(Api::InitProducerId), late(Api::EndTxn)];
+    let producer = Producer::builder(&world.client).transactional_id("id").build().await.unwrap();
+    assert_eq!(world.metric("txn-init-time-ns-total"), 40e6);
+    let transaction = producer.begin();
+    transaction.send(&Record::to("orders").partition(0).value("x")).await.unwrap().await.unwrap();
+    let producer = transaction.commit().await.unwrap();
+    assert_eq!(world.metric("txn-commit-time-ns-total"), 40e6);
+    late(Api::EndTxn);
+    let transaction = producer.begin();
+    transaction.send(&Record::to("orders").partition(0).value("y")).await.unwrap().await.unwrap();
+    let producer = transaction.abort().await.unwrap();
+    assert_eq!((world.metric("txn-abort-time-ns-total"), world.metric("txn-send-offsets-time-ns-total")), (40e6, 0.0));
+    assert!(faults.iter().all(|fault| fault.fired() == 1));
+    producer.close(MINUTE).await.unwrap();
+    world.end().await;
+}

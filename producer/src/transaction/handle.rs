@@ -13,7 +13,7 @@ use crate::accumulator::InTransaction;
 use crate::delivery::Delivery;
 use crate::producer::{Appended, Inner};
 use crate::record::AsRecord;
-use crate::sending::Sending;
+use crate::sending::{Sending, Timed};
 use crate::shared::Shared;
 use crate::typed::Typed;
 
@@ -208,6 +208,7 @@ impl Transaction {
             return Ok(());
         }
         let (transaction, shared) = (self.inner().transaction(), self.shared());
+        let _timed = Timed::start(shared, |metrics| &metrics.txn_send_offsets_time);
         let deadline = shared.link.now() + shared.config.max_block;
         let ticket = transaction.tell(|inner| inner.machine.on_offsets(offsets, deadline));
         transaction.result(|machine| machine.take_answered(ticket)).await
@@ -225,6 +226,8 @@ impl Transaction {
     pub async fn commit(mut self) -> Result<TransactionalProducer, CommitError> {
         let Some(inner) = self.inner.take() else { unreachable!("a transaction is ended once") };
         let number = self.number;
+        let shared = inner.shared.clone();
+        let _timed = Timed::start(&shared, |metrics| &metrics.txn_commit_time);
         let (inner, ended) = Ending::start(inner, true).wait().await;
         match ended {
             Ended::Done => Ok(TransactionalProducer::from_inner(inner)),
@@ -245,6 +248,8 @@ impl Transaction {
     /// Dropped, the abort goes on in the background.
     pub async fn abort(mut self) -> Result<TransactionalProducer, AbortError> {
         let Some(inner) = self.inner.take() else { unreachable!("a transaction is ended once") };
+        let shared = inner.shared.clone();
+        let _timed = Timed::start(&shared, |metrics| &metrics.txn_abort_time);
         let (inner, ended) = Ending::start(inner, false).wait().await;
         match ended {
             Ended::Done => Ok(TransactionalProducer::from_inner(inner)),

@@ -12,6 +12,7 @@ use super::state::Transactional;
 use crate::config::Config;
 use crate::driver;
 use crate::producer::Inner;
+use crate::sending::Timed;
 
 /// A producer that has a transactional id: it [begins](Self::begin) one transaction at a time.
 ///
@@ -114,6 +115,7 @@ impl UninitialisedProducer {
 
 async fn initialised(inner: &Arc<Inner>) -> Result<(), Error> {
     let (shared, transaction) = (&inner.shared, inner.transaction());
+    let _timed = Timed::start(shared, |metrics| &metrics.txn_init_time);
     let deadline = shared.link.now() + shared.config.max_block;
     let mut timer = shared.link.sleep_until(deadline);
     tokio::select! {
