@@ -479,13 +479,17 @@ mod tests {
     fn settings_that_contradict_one_another_are_refused_with_a_sentence() {
         assert!(Config::default().check().is_ok());
         type Spoil = fn(&mut Config);
-        let wrong: [(&str, Spoil); 15] = [
+        let wrong: [(&str, Spoil); 16] = [
             ("linger is", |config| config.linger = Duration::MAX),
             ("max_block is", |config| config.max_block = Duration::from_secs(3_000_000)),
             ("delivery_timeout is", |config| config.delivery_timeout = Duration::MAX),
             ("request_timeout is", |config| config.request_timeout = Duration::ZERO),
             ("max_request_size is", |config| config.max_request_size = usize::MAX),
             ("acks = all", |config| config.acks = Acks::Leader),
+            ("partitioner_ignore_keys", |config| {
+                config.partitioning.partitioner = Some(Arc::new(crate::Murmur2));
+                config.partitioning.ignore_keys = true;
+            }),
             ("max_in_flight", |config| config.max_in_flight = 6),
             ("delivery_timeout", |config| config.delivery_timeout = Duration::from_secs(30)),
             ("batch_size", |config| config.batch_size = 100),
