@@ -10,7 +10,7 @@ use milena_client::{Error, ErrorKind, TopicPartition};
 
 use crate::accumulator::{Claim, Content, Means, Notice, Part, PartState, Refusal, closed};
 use crate::delivery::{Delivery, Done};
-use crate::partitioner::{Choice, Placing, Unplaced, murmur2_partition};
+use crate::partitioner::{Choice, Partitioner, Placing, Unplaced, murmur2_partition};
 use crate::pool::Charge;
 use crate::record::{AsRecord, Header, RecordView};
 use crate::shared::Shared;
@@ -68,12 +68,19 @@ impl Shared {
         let content = self.content(record);
         let partition = match record.partition {
             Some(partition) => partition,
-            None => match choose(record, &content, topic) {
-                Choice::Partition(partition) => partition,
-                Choice::Sticky => return self.append_sticky(topic, &content, prepaid, claim),
-                Choice::PartitionWithHeader(partition, header) => {
-                    return self.append_with_header(record, &content, partition, header, prepaid, claim);
+            // The default partitioner is known here: it needs no view of the cluster, no call, and nothing but a register.
+            None => match (&topic.placing, record.key) {
+                (Placing::Default, Some(key)) => murmur2_partition(key, topic.parts.len() as i32),
+                (Placing::Default, None) | (Placing::Sticky, _) => {
+                    return self.append_sticky(topic, &content, prepaid, claim);
                 }
+                (Placing::By(partitioner), _) => match ask(&**partitioner, record, &content, topic) {
+                    Choice::Partition(partition) => partition,
+                    Choice::Sticky => return self.append_sticky(topic, &content, prepaid, claim),
+                    Choice::PartitionWithHeader(partition, header) => {
+                        return self.append_with_header(record, &content, partition, header, prepaid, claim);
+                    }
+                },
             },
         };
         let Some(part) = usize::try_from(partition).ok().and_then(|index| topic.parts.get(index)) else {
@@ -336,17 +343,16 @@ impl Shared {
     }
 }
 
-/// The partitioner's choice. The default one's is made here: it needs no view of the cluster, and no call.
-#[inline]
-fn choose<'a>(record: &RecordView<'_>, content: &Content<'_>, topic: &'a Topic) -> Choice<'a> {
-    match (&topic.placing, record.key) {
-        (Placing::Default, Some(key)) => Choice::Partition(murmur2_partition(key, topic.parts.len() as i32)),
-        (Placing::Default, None) | (Placing::Sticky, _) => Choice::Sticky,
-        (Placing::By(partitioner), key) => {
-            let (value, headers, timestamp) = (record.value, record.headers, content.timestamp);
-            partitioner.choose(&Unplaced { topic: record.topic, key, value, headers, timestamp }, topic)
-        }
-    }
+/// Asks a partitioner of the user's.
+#[inline(never)]
+fn ask<'a>(
+    partitioner: &'a dyn Partitioner,
+    record: &RecordView<'_>,
+    content: &Content<'_>,
+    topic: &Topic,
+) -> Choice<'a> {
+    let Content { timestamp, key, value, headers } = *content;
+    partitioner.choose(&Unplaced { topic: record.topic, key, value, headers, timestamp }, topic)
 }
 
 #[cold]
