@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use history::{History, Summary};
 use milena_client::Client;
-use milena_producer::{Compression, Producer};
+use milena_producer::{Compression, Producer, Purge};
 use milena_testkit::Cluster;
 use tokio::time::sleep;
 use weather::Weather;
@@ -39,6 +39,7 @@ async fn storm(seed: u64) -> (Summary, String) {
         producers.push(producer(&client, &mut rng).await);
     }
 
+    let mut purges = Purges::new(seed);
     let mut weather = Weather::new(&cluster, &mut rng);
     let mut history = History::default();
     for _ in 0..RECORDS {
@@ -46,6 +47,7 @@ async fn storm(seed: u64) -> (Summary, String) {
         let record = history.next_record(who, &mut rng);
         let delivery = producers[who].send(&record).await.unwrap();
         history.sent(who, record, delivery);
+        purges.maybe(&producers[who]);
         weather.change(&mut rng);
         if rng.u32(0..100) < 20 {
             sleep(Duration::from_millis(rng.u64(0..30))).await;
@@ -78,6 +80,26 @@ async fn storm(seed: u64) -> (Summary, String) {
     let log = cluster.request_log().to_string();
     cluster.shutdown().await;
     (summary, log)
+}
+
+/// In every fourth storm the user gives up now and then what has not been acknowledged, by chance of its own.
+struct Purges {
+    rng: fastrand::Rng,
+    happen: bool,
+}
+
+impl Purges {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(!seed);
+        let happen = rng.u32(0..4) == 0;
+        Self { rng, happen }
+    }
+
+    fn maybe(&mut self, producer: &Producer) {
+        if self.happen && self.rng.u32(0..60) == 0 {
+            producer.purge(if self.rng.bool() { Purge::Queued } else { Purge::QueuedAndInFlight });
+        }
+    }
 }
 
 /// A producer with settings of the seed's choice, small ones: many batches, of few records.
