@@ -160,6 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_another_keys_count_makes_no_key_hot() {
+        let mut sketch = HotKeys::new(0.1);
+        for n in 0..400_u32 {
+            sketch.observe(&n.to_be_bytes());
+        }
+        // It takes the place of a rare key, and with it a count of ten. Of all records it makes less than a tenth up to the thousandth.
+        for n in 400..990_u32 {
+            let key = if n % 6 == 0 { 0 } else { n };
+            assert!(!sketch.observe(&(key + 1_000_000).to_be_bytes()), "record {n}");
+        }
+        let most = sketch.counters[0];
+        assert!(most.count >= 99 && most.count - most.error < 99, "with its error it would be hot: {most:?}");
+    }
+
+    #[test]
     fn a_key_that_was_hot_cools_down() {
         let mut sketch = HotKeys::new(0.1);
         for _ in 0..500 {
