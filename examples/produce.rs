@@ -8,7 +8,8 @@
 //!
 //! Without `--bootstrap-servers` the cluster is in the same process, and the records are gone with it. With `--key-separator` a line
 //! is cut at its first one: the key is what stands before. Deliveries are awaited as they come, so the memory stays within its budget
-//! however large the file is. On a terminal there is a progress bar; elsewhere a line now and then.
+//! however large the file is. On a terminal there is a progress bar; elsewhere a line now and then. Batches are more than 100 % full
+//! where they had to wait for those before them and have grown meanwhile.
 //!
 //! It ends with a table: records, bytes, batches, retries, how long records took from `send` to their ack, CPU time. Exit code 1 if
 //! any record was not written.

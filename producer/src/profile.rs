@@ -73,13 +73,21 @@ impl fmt::Display for Profile {
     }
 }
 
-/// Each setting with its value and its meaning, one a line.
+/// Each setting with its value and its meaning, one a line; then those of topics that differ.
 pub(crate) fn describe(config: &Config) -> String {
-    let mut text = String::new();
-    for (name, value, meaning) in meanings(config) {
-        text.push_str(&format!("  {:<32} {meaning}\n", format!("{name} = {value}")));
+    let usual = meanings(config);
+    let mut text: String = usual.iter().map(|setting| line(2, setting)).collect();
+    for topic in config.topics.keys() {
+        text.push_str(&format!("  for the topic {topic:?}:\n"));
+        let own = meanings(&config.of_topic(topic));
+        text.extend(own.iter().zip(&usual).filter(|(own, usual)| own.1 != usual.1).map(|(own, _)| line(4, own)));
     }
     text
+}
+
+fn line(indent: usize, (name, value, meaning): &(&str, String, String)) -> String {
+    let setting = format!("{:indent$}{name} = {value}", "");
+    format!("{setting:<34} {meaning}\n")
 }
 
 fn meanings(config: &Config) -> Vec<(&'static str, String, String)> {
@@ -103,11 +111,21 @@ fn meanings(config: &Config) -> Vec<(&'static str, String, String)> {
         Compression::None => "batches are sent as they are: more bytes, no CPU".to_owned(),
         codec => format!("batches are compressed by {codec}: fewer bytes, some CPU"),
     };
+    let partitioner = match &config.partitioning.partitioner {
+        Some(partitioner) => (format!("{partitioner:?}"), "chooses the partition of records that name none"),
+        None if config.partitioning.ignore_keys => {
+            ("sticky".to_owned(), "records go where there is room, whatever their keys")
+        }
+        None => {
+            ("murmur2".to_owned(), "a key has its partition, as in Java; without one a record goes where there is room")
+        }
+    };
     let level = config.compression_level.map_or(String::new(), |level| format!(" level {level}"));
     let row = |name, value: String, meaning: String| (name, value, meaning);
     vec![
         row("acks", acks.0.to_owned(), acks.1.to_owned()),
         row("idempotence", repeats.0.to_owned(), repeats.1.to_owned()),
+        row("partitioner", partitioner.0, partitioner.1.to_owned()),
         row("linger", if config.linger.is_zero() { "0".to_owned() } else { format!("{:?}", config.linger) }, linger),
         row("batch_size", bytes(config.batch_size), "a batch with that many bytes is full".to_owned()),
         row(
@@ -165,6 +183,7 @@ fn bytes(bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TopicSettings;
 
     #[test]
     fn every_profile_fits_together_and_stays_durable() {
@@ -185,6 +204,16 @@ mod tests {
         assert!(text.contains("batch_size = 128 KiB") && text.contains("waits 50ms for more"), "{text}");
         let text = Profile::Durable.to_string();
         assert!(text.contains("acks = all") && text.contains("preflight = on"), "{text}");
-        assert!(text.lines().count() == 14 && text.lines().skip(1).all(|line| line.len() > 40), "{text}");
+        assert!(text.lines().count() == 15 && text.lines().skip(1).all(|line| line.len() > 40), "{text}");
+    }
+
+    #[test]
+    fn what_differs_for_a_topic_is_said_after_the_rest() {
+        let mut config = Config::default();
+        let own = TopicSettings::default().linger(Duration::from_secs(1)).batch_size(16 * 1024);
+        config.topics.insert("logs".into(), own);
+        let text = describe(&config);
+        let (_, after) = text.split_once("for the topic \"logs\":\n").unwrap();
+        assert!(after.lines().count() == 1 && after.contains("linger = 1s"), "{text}");
     }
 }
