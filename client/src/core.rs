@@ -48,8 +48,9 @@ pub(crate) struct Core {
     pub(crate) changes: Version,
     /// How many questions have been settled, with or without news: what a waiter for a topic counts.
     pub(crate) refreshed: Version,
-    /// How many of them a broker has answered.
-    pub(crate) answers: AtomicU64,
+    /// The number of the question that is put together, and of the last one that a broker has answered.
+    pub(crate) question: AtomicU64,
+    pub(crate) answered: AtomicU64,
     machine: Mutex<MetadataMachine>,
     /// Held while the picture is replaced, so that a hint and an answer do not overwrite one another.
     replacing: Mutex<()>,
@@ -87,7 +88,8 @@ impl Core {
             metadata_wanted: Notify::new(),
             changes: Version::default(),
             refreshed: Version::default(),
-            answers: AtomicU64::new(0),
+            question: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             machine: Mutex::new(machine),
             replacing: Mutex::default(),
             last_failure: Mutex::default(),

@@ -229,14 +229,15 @@ impl Link {
     }
 
     async fn await_topic(&self, topic: &str, deadline: Instant, fresh: bool) -> Result<Arc<Topic>, Error> {
-        let answers = self.core.answers.load(Ordering::Acquire) + u64::from(fresh);
         let interest = self.want_topics([topic]);
+        let first = if fresh { self.core.question.load(Ordering::Acquire) + 1 } else { 0 };
         let mut refreshed = self.core.refreshed.changes();
         let mut timer = self.sleep_until(deadline);
         loop {
             refreshed.mark_seen();
-            let is_fresh = self.core.answers.load(Ordering::Acquire) >= answers;
+            let is_fresh = self.core.answered.load(Ordering::Acquire) >= first;
             let known = self.core.metadata.load().topic(topic).cloned();
+            let reason = if known.is_some() { RefreshReason::Asked } else { RefreshReason::NewTopic };
             if let Some(known) = known.filter(|_| is_fresh) {
                 match known.error {
                     ErrorCode::NONE if !known.partitions.is_empty() => return Ok(known),
@@ -248,7 +249,7 @@ impl Link {
                     }
                 }
             }
-            self.core.refresh(RefreshReason::NewTopic);
+            self.core.refresh(reason);
             tokio::select! {
                 biased;
                 () = refreshed.changed() => {}

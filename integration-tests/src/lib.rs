@@ -11,4 +11,4 @@ mod storms;
 pub use java::{java_tool, xtask};
 pub use portable::{Env, on_every_cluster, on_every_cluster_with_faults, simulated, simulated_from};
 pub use real_kafka::{real_kafka, unique};
-pub use storms::{on_broker, produce_until};
+pub use storms::{kill_and_start, on_broker, produce_until, rounds};

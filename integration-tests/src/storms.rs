@@ -7,6 +7,24 @@ use milena::{Client, Record};
 
 use crate::xtask;
 
+/// How often a storm does its worst: `MILENA_STORM_ROUNDS`, or once.
+pub fn rounds() -> usize {
+    std::env::var("MILENA_STORM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+}
+
+/// Kills a broker of the real cluster (`kill -9`) and starts it again four seconds later.
+///
+/// # Panics
+/// When that fails.
+#[expect(clippy::disallowed_methods, reason = "part of a test that lives by the real clock")]
+pub async fn kill_and_start(broker: i32) {
+    println!("broker {broker} is killed");
+    on_broker("kill", broker).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    on_broker("start", broker).await;
+    println!("broker {broker} is back");
+}
+
 /// `cargo xtask kafka ACTION BROKER`: kills a broker of the real cluster (`kill -9`), starts, freezes or thaws it.
 ///
 /// # Panics

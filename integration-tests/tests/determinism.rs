@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use milena::{
@@ -201,13 +201,15 @@ fn the_same_seed_is_the_same_history_in_two_processes() {
     let files = ["first", "second"].map(|name| dir.join(format!("history-{name}.txt")));
     for file in &files {
         let program = std::env::current_exe().unwrap();
-        let status = Command::new(program)
+        let run = Command::new(program)
             .args(["--exact", TEST])
             .env("MILENA_HISTORY", file)
-            .stdout(Stdio::null())
-            .status()
+            .env("RUST_BACKTRACE", "0")
+            .output()
             .unwrap();
-        assert!(status.success(), "a run failed; MILENA_HISTORY=FILE shows where");
+        let said = String::from_utf8_lossy(&run.stdout);
+        let why = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or("and did not say why");
+        assert!(run.status.success(), "{why}\na run failed; MILENA_HISTORY=FILE shows where");
     }
     let [first, second] = files.map(|file| std::fs::read_to_string(file).unwrap());
     if let Some((at, (a, b))) = first.lines().zip(second.lines()).enumerate().find(|(_, (a, b))| a != b) {

@@ -21,6 +21,8 @@ pub(crate) async fn run(core: Arc<Core>, link: Link) {
     let mut rng = core.rng("metadata");
     loop {
         let now = core.spawner.now();
+        // Before the look at what is wanted: who wants something and then reads the number knows that the next question has it.
+        let question = core.question.fetch_add(1, Ordering::AcqRel) + 1;
         let poll = core.machine().poll(now);
         let starts_again = matches!(poll, Poll::AskBootstrap(_));
         match poll {
@@ -36,7 +38,7 @@ pub(crate) async fn run(core: Arc<Core>, link: Link) {
                 match result {
                     Ok(response) => {
                         let changed = core.on_metadata(&response);
-                        core.answers.fetch_add(1, Ordering::AcqRel);
+                        core.answered.store(question, Ordering::Release);
                         if starts_again {
                             core.rebootstrapped();
                         }

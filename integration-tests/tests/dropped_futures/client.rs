@@ -216,6 +216,22 @@ pub(crate) async fn describe_topic(cut: &Cut) -> Footprint {
     world.end().await
 }
 
+pub(crate) async fn changed(cut: &Cut) -> Footprint {
+    let world = World::start().await;
+    let mut changes = world.client.metadata_changes();
+    world.cluster.create_topic("new", 2);
+    slow_answers(&world, Api::Metadata);
+    let interest = world.client.want_topics(["new"]);
+    cut.of(changes.changed()).await;
+    // Whoever did not hear of it hears of it now.
+    if world.client.metadata().topic("new").is_none() {
+        changes.changed().await;
+    }
+    assert_eq!(world.client.metadata().topic("new").unwrap().partitions.len(), 2);
+    drop(interest);
+    world.end().await
+}
+
 fn orders() -> TopicPartition {
     TopicPartition::new(TOPIC, 0)
 }

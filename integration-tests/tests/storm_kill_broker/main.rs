@@ -18,15 +18,13 @@ use std::time::Duration;
 
 use milena::{Client, NewTopic, OffsetReset, OffsetSpec, StartAt, TopicPartition};
 use milena_client::CoordinatorKind;
-use milena_integration_tests::{on_broker, produce_until, real_kafka, unique};
+use milena_integration_tests::{kill_and_start, produce_until, real_kafka, rounds, unique};
 use tokio::time::{Instant, sleep, timeout};
 
 const PARTITIONS: i32 = 6;
 const SECOND: Duration = Duration::from_secs(1);
 /// No call may take longer: the brokers elect a leader in about ten seconds, on a busy machine in twenty.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How long a killed broker stays away.
-const AWAY: Duration = Duration::from_secs(4);
 
 #[tokio::test]
 async fn killed_brokers_lose_nothing_and_double_nothing() {
@@ -42,11 +40,10 @@ async fn killed_brokers_lose_nothing_and_double_nothing() {
         let id = coordinated_by(&client, other, CoordinatorKind::Transaction, name).await;
         transactional.push(transactions::Scene::prepare(&client, &id).await);
     }
-    let rounds = std::env::var("MILENA_STORM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
     let over = AtomicBool::new(false);
 
     let storm = async {
-        for _ in 0..rounds {
+        for _ in 0..rounds() {
             sleep(SECOND * 2).await;
             kill_and_start(client.metadata().leader(&topic, 0).unwrap().0).await;
             sleep(SECOND).await;
@@ -90,14 +87,6 @@ async fn coordinated_by(client: &Client, broker: i32, kind: CoordinatorKind, nam
 async fn coordinator(client: &Client, kind: CoordinatorKind, key: &str) -> i32 {
     let owner = client.new_owner("storm");
     owner.coordinator(kind, &Arc::from(key), Instant::now() + DEADLINE).await.unwrap()
-}
-
-async fn kill_and_start(broker: i32) {
-    println!("broker {broker} is killed");
-    on_broker("kill", broker).await;
-    sleep(AWAY).await;
-    on_broker("start", broker).await;
-    println!("broker {broker} is back");
 }
 
 fn all(topic: &str) -> Vec<(TopicPartition, OffsetSpec)> {
