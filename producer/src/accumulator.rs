@@ -273,7 +273,7 @@ impl PartState {
             );
             return Err(Refusal::Error(error.with_topic_partition(part.topic_partition())));
         }
-        let length = if needed > sizes.batch {
+        let mut length = if needed > sizes.batch {
             needed
         } else if self.is_blocked() && prepaid.is_none() && pool.has(sizes.max_batch) {
             // It would grow anyway: five are in flight.
@@ -282,14 +282,23 @@ impl PartState {
             sizes.batch
         };
         let charge = match prepaid.take() {
-            Some(charge) if charge.covers(length) => charge,
+            Some(mut charge) if charge.covers(length) => {
+                // A permit may have been for more than the record needs.
+                pool.pay_back(charge.excess(length));
+                charge
+            }
             other => {
                 if let Some(charge) = other {
                     pool.pay_back(charge);
                 }
+                let least = needed.max(sizes.batch);
                 match pool.try_charge(length) {
                     Some(charge) => charge,
-                    None => return Err(Refusal::NoRoom(needed.max(sizes.batch))),
+                    None => {
+                        // A large buffer was only the better choice.
+                        length = least;
+                        pool.try_charge(least).ok_or(Refusal::NoRoom(least))?
+                    }
                 }
             }
         };

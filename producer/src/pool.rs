@@ -5,6 +5,7 @@
 //! zeroes them again.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use milena_client::{Error, ErrorKind};
@@ -29,6 +30,12 @@ impl Charge {
     pub(crate) fn add(&mut self, other: Self) {
         self.0 += other.0;
     }
+
+    /// Takes off what is more than enough for so many bytes.
+    pub(crate) fn excess(&mut self, bytes: usize) -> Self {
+        let needed = units(bytes).unwrap_or(u32::MAX).min(self.0);
+        Self(std::mem::replace(&mut self.0, needed) - needed)
+    }
 }
 
 /// The buffers and the budget of one producer.
@@ -40,6 +47,9 @@ pub(crate) struct Pool {
     shelves: Vec<Shelf>,
     /// Buffers that batches are compressed into. Apart, because they come in all lengths.
     scratch: Shelf,
+    budget: usize,
+    /// Bytes on the shelves, which are not charged to anybody: at most the budget once more, whatever lengths batches had.
+    idle: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -57,12 +67,15 @@ const MOST_SCRATCH: usize = 64;
 impl Pool {
     /// A budget of so many bytes, and buffers of these lengths.
     pub(crate) fn new(budget: usize, lengths: impl IntoIterator<Item = usize>) -> Self {
-        let shelf = |length: usize| Shelf { length, most: (budget / length.max(1)).max(1), buffers: Mutex::default() };
+        let shelf = |length: usize| Shelf { length, most: usize::MAX, buffers: Mutex::default() };
         let lengths: BTreeSet<usize> = lengths.into_iter().collect();
         Self {
-            free: Semaphore::new(budget / UNIT),
+            // Rounded as charges are, or one of the whole budget could never be had.
+            free: Semaphore::new(budget.div_ceil(UNIT)),
             shelves: lengths.into_iter().map(shelf).collect(),
             scratch: Shelf { length: 0, most: MOST_SCRATCH, buffers: Mutex::default() },
+            budget,
+            idle: AtomicUsize::new(0),
         }
     }
 
@@ -94,12 +107,18 @@ impl Pool {
 
     /// Free bytes.
     pub(crate) fn room(&self) -> usize {
-        self.free.available_permits() * UNIT
+        (self.free.available_permits() * UNIT).min(self.budget)
     }
 
     /// An initialised buffer of exactly `length` bytes.
     pub(crate) fn buffer(&self, length: usize) -> Vec<u8> {
-        self.shelf(length).and_then(Shelf::take).unwrap_or_else(|| vec![0; length])
+        match self.shelf(length).and_then(Shelf::take) {
+            Some(buffer) => {
+                self.idle.fetch_sub(buffer.len(), Ordering::Relaxed);
+                buffer
+            }
+            None => vec![0; length],
+        }
     }
 
     /// Whether a buffer of this length lies ready, so that taking one costs nothing.
@@ -110,7 +129,14 @@ impl Pool {
     pub(crate) fn recycle(&self, buffer: Vec<u8>) {
         let longest = self.shelves.last().map_or(0, |shelf| shelf.length);
         match self.shelf(buffer.len()) {
-            Some(shelf) => shelf.put(buffer),
+            Some(shelf) => {
+                let length = buffer.len();
+                if self.idle.fetch_add(length, Ordering::Relaxed) + length <= self.budget {
+                    shelf.put(buffer);
+                } else {
+                    self.idle.fetch_sub(length, Ordering::Relaxed);
+                }
+            }
             None if buffer.len() <= 2 * longest => self.scratch.put(buffer),
             // One record larger than any batch: not worth keeping.
             None => {}
@@ -165,6 +191,31 @@ mod tests {
         assert!(pool.try_charge(1).is_none());
         charges.into_iter().for_each(|charge| pool.pay_back(charge));
         assert_eq!(pool.room(), 64 << 10);
+    }
+
+    #[test]
+    fn what_lies_on_the_shelves_is_within_the_budget_whatever_lengths_it_has() {
+        let pool = Pool::new(64 << 10, [16 << 10, 32 << 10]);
+        for _ in 0..10 {
+            pool.recycle(vec![0; 16 << 10]);
+            pool.recycle(vec![0; 32 << 10]);
+        }
+        let idle = |pool: &Pool| pool.idle.load(Ordering::Relaxed);
+        assert_eq!(idle(&pool), 64 << 10);
+        let lying: usize = pool.shelves.iter().map(|shelf| lock(&shelf.buffers).len() * shelf.length).sum();
+        assert_eq!(lying, idle(&pool));
+        drop((pool.buffer(16 << 10), pool.buffer(32 << 10), pool.buffer(32 << 10)));
+        assert_eq!(idle(&pool), 16 << 10);
+    }
+
+    #[test]
+    fn a_budget_that_is_no_multiple_of_the_unit_can_be_charged_whole_and_an_excess_goes_back() {
+        let pool = Pool::new(16_500, [16_500]);
+        let mut charge = pool.try_charge(16_500).unwrap();
+        pool.pay_back(charge.excess(100));
+        assert!(charge.covers(100) && !charge.covers(UNIT + 1));
+        pool.pay_back(charge);
+        assert_eq!(pool.room(), 16_500);
     }
 
     #[test]

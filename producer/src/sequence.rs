@@ -456,8 +456,13 @@ impl<B> Window<B> {
         }
     }
 
-    /// The partition has another leader: everything goes to it, in order, without waiting for the old one's answers.
+    /// The partition has another leader: everything goes to it, in order, without waiting for the old one's answers. Without idempotence
+    /// what is with the old one is waited for: the new one would take a repeat for another record.
     pub(crate) fn on_move(&mut self) {
+        if !self.idempotent {
+            self.retry_at = None;
+            return;
+        }
         for slot in &mut self.slots {
             if slot.state == State::Sent {
                 slot.unknown = true;
@@ -474,12 +479,7 @@ impl<B> Window<B> {
     /// with its answer, or with [`on_lost`](Self::on_lost).
     pub(crate) fn drain(&mut self) -> Vec<(Slot<B>, Outcome)> {
         self.draining = true;
-        for slot in &mut self.slots {
-            if slot.state == State::Preparing {
-                slot.state = State::Waiting;
-            }
-        }
-        self.take(|slot| slot.state != State::Sent)
+        self.take_even_prepared(|slot| slot.state != State::Sent)
     }
 
     /// A transaction begins.
@@ -502,39 +502,30 @@ impl<B> Window<B> {
         self.backoff.on_success();
     }
 
-    /// Takes out the batches whose time is over, with what is known about them.
+    /// Takes out the batches whose time is over, with what is known about them. Also one that is being prepared: the thread that
+    /// compresses may be busy for longer than anybody wants to wait.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<(Slot<B>, Outcome)> {
-        self.take(|slot| slot.deadline <= now)
+        self.take_even_prepared(|slot| slot.deadline <= now)
     }
 
     /// Takes out what no broker has (any more): what was never sent, or refused for certain. With `in_flight` also what is with a
     /// broker, or was and has no answer. The gap is closed by a new epoch once every answer is there, and what was taken out is in no
     /// window any more: it cannot be sent in that epoch.
     pub(crate) fn purge(&mut self, in_flight: bool) -> Vec<(Slot<B>, Outcome)> {
-        for slot in &mut self.slots {
-            if slot.state == State::Preparing {
-                slot.state = State::Waiting;
-            }
-        }
-        self.take(|slot| in_flight || (slot.state != State::Sent && !slot.unknown))
+        self.take_even_prepared(|slot| in_flight || (slot.state != State::Sent && !slot.unknown))
     }
 
-    /// Takes out everything: the producer has ended. Also what is being prepared; who does that will not find it any more.
+    /// Takes out everything: the producer has ended.
     pub(crate) fn abandon(&mut self) -> Vec<(Slot<B>, Outcome)> {
-        for slot in &mut self.slots {
-            if slot.state == State::Preparing {
-                slot.state = State::Waiting;
-            }
-        }
-        self.take(|_| true)
+        self.take_even_prepared(|_| true)
     }
 
-    fn take(&mut self, which: impl Fn(&Slot<B>) -> bool) -> Vec<(Slot<B>, Outcome)> {
+    /// Takes out what `which` says, also what is being prepared: who does that will not find it any more.
+    fn take_even_prepared(&mut self, which: impl Fn(&Slot<B>) -> bool) -> Vec<(Slot<B>, Outcome)> {
         let mut taken = Vec::new();
         let mut index = 0;
         while index < self.slots.len() {
-            // Somebody else has its bytes just now; it is asked again when they are back.
-            if self.slots[index].state == State::Preparing || !which(&self.slots[index]) {
+            if !which(&self.slots[index]) {
                 index += 1;
                 continue;
             }

@@ -126,7 +126,11 @@ impl Shared {
         let topic = Topic::new(known.name.clone(), parts, sticky, common.settings.placing.clone());
         let is_new = before.is_none();
         self.assign_all(known, &topic);
-        self.topics.insert(topic);
+        self.topics.insert(topic.clone());
+        // What has come since `known` was looked up went past a topic that was not there yet, and comes once only.
+        if let Some(newer) = self.link.metadata().topic(&known.name) {
+            self.assign_all(newer, &topic);
+        }
         drop(interests);
         if is_new {
             self.on_new_topic(known);
@@ -156,6 +160,14 @@ impl Shared {
             let Some(known) = metadata.topic(&topic.name) else { continue };
             self.assign_all(known, &topic);
             self.add_topic(known);
+        }
+    }
+
+    /// Gives a partition to whoever leads it in the picture of now.
+    pub(crate) fn follow(self: &Arc<Self>, part: &Arc<Part>) {
+        let metadata = self.link.metadata();
+        if let Some(known) = metadata.topic(&part.topic).and_then(|topic| topic.partition(part.id)) {
+            self.assign(part, known.leader);
         }
     }
 
@@ -197,16 +209,21 @@ impl Shared {
         }
         let broker = self.broker(leader);
         let mut state = part.lock();
-        if state.broker.replace(broker.clone()).is_some() {
-            tracing::debug!(topic = %part.topic, partition = part.id, leader, "the leader has moved");
+        let has_moved = state.broker.replace(broker.clone()).is_some();
+        if has_moved {
             state.window.on_move();
         }
         state.on_linger_over(None);
-        if !state.is_idle() {
-            // It may be in the old broker's queue as well, which skips what is not its own.
-            state.queued = true;
-            drop(state);
+        let is_idle = state.is_idle();
+        // It may be in the old broker's queue as well, which skips what is not its own.
+        state.queued |= !is_idle;
+        drop(state);
+        if !is_idle {
             broker.push_ready(part.clone());
+        }
+        if has_moved {
+            // Without the lock: a subscriber may send what it hears through this producer.
+            tracing::debug!(topic = %part.topic, partition = part.id, leader, "the leader has moved");
         }
     }
 

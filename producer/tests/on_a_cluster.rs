@@ -227,6 +227,25 @@ async fn a_frozen_leader_stalls_its_partitions_no_longer_than_the_election_takes
     client.close().await;
 }
 
+/// The new leader would take a repeat for another record: the answer of the old one is waited for.
+#[tokio::test(start_paused = true)]
+async fn without_idempotence_a_move_does_not_double_what_the_old_leader_has_written() {
+    let cluster = cluster();
+    let (client, producer) = producer_with(&cluster, |builder| builder.linger(Duration::ZERO).acks(Acks::Leader)).await;
+    send(&producer, 0, 0).await.await.unwrap();
+    let old = cluster.partition_info("orders", 0).leader.unwrap();
+    let slow = Reaction::DelayAnswer(Duration::from_millis(500));
+    let slow = cluster.faults().when(Api::Produce).broker(old).always().then(slow);
+    let deliveries = send_batches(&producer, 1..6).await;
+    cluster.move_leader("orders", 0, old % 3 + 1);
+    client.refresh_metadata(milena_client::RefreshReason::Asked);
+    assert_eq!(all_written(deliveries).await, (1..6).collect::<Vec<i64>>());
+    slow.remove();
+    assert_eq!(values(&cluster, "orders", 0), numbers(0..6));
+    producer.close(MINUTE).await.unwrap();
+    client.close().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_forgot_the_producer_gets_a_new_epoch_and_every_record_once() {
     let cluster = cluster();

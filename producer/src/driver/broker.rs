@@ -377,7 +377,7 @@ impl Task {
     }
 
     /// The broker says that it does not lead the partition, and since 3.7 also who does (KIP-951).
-    fn on_old_metadata(&self, part: &Part, answered: &ProducedPartition, produced: &Produced) {
+    fn on_old_metadata(&self, part: &Arc<Part>, answered: &ProducedPartition, produced: &Produced) {
         let link = &self.shared.link;
         if let Some(hint) = answered.current_leader.filter(|hint| hint.leader_id >= 0) {
             let endpoint = produced.node_endpoints.iter().find(|endpoint| endpoint.node_id == hint.leader_id);
@@ -392,6 +392,8 @@ impl Task {
             link.update_leader(&part.topic, part.id, hint.leader_id, hint.leader_epoch, endpoint);
         }
         link.refresh_metadata(RefreshReason::NotLeader);
+        // The picture may name another one already, and then does not change any more.
+        self.shared.follow(part);
     }
 
     fn split(&mut self, part: &Arc<Part>, number: u64, answered: &ProducedPartition, now: Instant) {
@@ -414,11 +416,11 @@ impl Task {
             }
             return;
         };
-        tracing::debug!(topic = %part.topic, partition = part.id, "a batch was too large and is sent as two");
-        self.shared.metrics.on_batch_split(now);
         let whole = state.window.split(number, parts);
         self.requeue(part, &mut state, now);
         drop(state);
+        tracing::debug!(topic = %part.topic, partition = part.id, "a batch was too large and is sent as two");
+        self.shared.metrics.on_batch_split(now);
         if let Some(frozen) = whole.and_then(|(_, batch)| batch.frozen) {
             self.shared.pool.recycle(frozen.thaw().into_buf());
         }
@@ -691,15 +693,13 @@ impl Task {
                         _ => None,
                     };
                     let unknown = state.window.bump(new);
+                    drop(state);
                     tracing::debug!(topic = %part.topic, partition = part.id, unknown = unknown.len(), "a new epoch begins");
-                    if !unknown.is_empty() {
-                        drop(state);
-                        for slot in unknown {
-                            shared.count_failed(part, slot.count);
-                            shared.end_batch(part, slot.count, slot.batch, Ending::Failed(lost_track(part)));
-                        }
-                        state = part.lock();
+                    for slot in unknown {
+                        shared.count_failed(part, slot.count);
+                        shared.end_batch(part, slot.count, slot.batch, Ending::Failed(lost_track(part)));
                     }
+                    state = part.lock();
                 }
             }
             if !self.is_mine(&state) {
@@ -831,6 +831,13 @@ impl Task {
                 true
             }
         }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // Ended by a close: nobody waits for these answers any more.
+        self.shared.metrics.on_requests_ended(self.flights.len());
     }
 }
 
