@@ -97,6 +97,19 @@ impl Shared {
         }
     }
 
+    /// As [`append`](Self::append), for those who are slow anyway. A function of its own, so that there is one place where `append` is
+    /// made part of `send`: with more of them the compiler makes it part of none.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn append_again(
+        &self,
+        record: &RecordView<'_>,
+        prepaid: &mut Option<Charge>,
+        claim: impl Claim,
+    ) -> Result<Delivery, NotTaken> {
+        self.append(record, prepaid, claim)
+    }
+
     #[inline]
     fn content<'a>(&self, record: &RecordView<'a>) -> Content<'a> {
         Content {

@@ -63,7 +63,7 @@ impl<C: Claim> Sending<'_, C> {
     pub(crate) async fn send_intercepted(self, record: &impl AsRecord) -> Result<Delivery, Error> {
         let interceptors = &self.shared.config.interceptors;
         let record = interceptors.on_send(record, None);
-        let sent = match record.with_view(|view| self.shared.append(view, &mut None, self.claim)) {
+        let sent = match record.with_view(|view| self.shared.append_again(view, &mut None, self.claim)) {
             Ok(delivery) => Ok(delivery),
             Err(why) => self.send_slowly(&record, why).await,
         };
@@ -119,7 +119,7 @@ impl<C: Claim> Sending<'_, C> {
             }
             let appended = record.with_view(|view| {
                 let view = RecordView { partition: view.partition.or(chosen), ..*view };
-                shared.append(&view, &mut prepaid.charge, self.claim)
+                shared.append_again(&view, &mut prepaid.charge, self.claim)
             });
             match appended {
                 Ok(delivery) => return Ok(delivery),
