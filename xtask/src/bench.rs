@@ -11,8 +11,15 @@ use crate::{Result, missing, say, workspace};
 pub(crate) const HELP: &str = "\
 cargo xtask bench: milena side by side with its peers
 
-  spine [ARGUMENTS…]   client CPU per 100-byte record through send and poll against the null broker, librdkafka beside
-                       milena in the same run; about two minutes after a build of four. Needs a C compiler and make.
+  produce [ARGUMENTS…] the producer beside rdkafka, krafka, confluent-kafka and rskafka, on the null broker and, with Java's
+                       producer, on real Kafka; writes bench/RESULTS.md. A quarter of an hour after a build of ten minutes.
+                       Needs a C compiler and make, and for real Kafka a JDK from 17 on, and Maven.
+                         --quick       one short run of a few cases on the null broker; nothing is written
+                         --part WORD   matrix, latency, delay or kafka; may be repeated; the others' figures stay as they are
+                         --rounds N    how often every client runs (default 5)
+                         --only CLIENT nothing is written; may be repeated
+  spine [ARGUMENTS…]   client CPU per 100-byte record through poll against the null broker, librdkafka beside milena in
+                       the same run; a minute after a build of four. Needs a C compiler and make.
                          --records N   measured in each run (default 2000000)
                          --rounds N    how often every contender runs (default 5)
                          --only WORD   only contenders whose name contains it
@@ -35,6 +42,7 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
         return Ok(());
     }
     match chore.as_deref() {
+        Some("produce") => produce(arguments),
         Some("spine") => spine(arguments),
         Some("repartition") => repartition(arguments),
         Some("testkit") => succeed(cargo(&["run", "--release", "--package", "kit"]).arg("--").args(arguments.rest())),
@@ -47,20 +55,49 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     }
 }
 
+fn produce(arguments: Arguments) -> Result<()> {
+    build("bench-produce")?;
+    let words: Vec<String> = arguments.rest().collect();
+    let results = workspace::root().join("bench/RESULTS.md");
+    let mut command = Command::new(program("bench-produce"));
+    command.args(&words).arg("--results").arg(results);
+    let parts: Vec<&str> =
+        words.windows(2).filter(|pair| pair[0] == "--part").map(|pair| pair[1].as_str()).collect();
+    let quick = words.iter().any(|word| word == "--quick");
+    if !(parts.contains(&"kafka") || parts.is_empty() && !quick) {
+        return succeed(&mut command);
+    }
+    on_kafka(|cluster| {
+        command.args(["--kafka", &cluster.bootstrap_servers()]);
+        if let Some(pid) = cluster.first_pid() {
+            command.args(["--broker-pid", &pid.to_string()]);
+        }
+        command.arg("--java-libs").arg(kafka::resolve(&cluster.shape.version)?);
+        succeed(&mut command)
+    })
+}
+
 fn spine(arguments: Arguments) -> Result<()> {
-    build()?;
-    succeed(Command::new(program()).args(arguments.rest()))
+    build("spine")?;
+    succeed(Command::new(program("spine")).args(arguments.rest()))
 }
 
 fn repartition(arguments: Arguments) -> Result<()> {
-    build()?;
+    build("spine")?;
+    let mut command = Command::new(program("spine"));
+    on_kafka(|cluster| {
+        command.args(["--kafka", &cluster.bootstrap_servers()]);
+        if let Some(pid) = cluster.first_pid() {
+            command.args(["--broker-pid", &pid.to_string()]);
+        }
+        succeed(command.args(arguments.rest()))
+    })
+}
+
+/// With one broker that has room and the whole JIT compiler.
+fn on_kafka(measure: impl FnOnce(&kafka::Cluster) -> Result<()>) -> Result<()> {
     let cluster = kafka::up(&Wanted { bench: true, ..Wanted::default() })?;
-    let mut command = Command::new(program());
-    command.args(["--kafka", &cluster.bootstrap_servers()]);
-    if let Some(pid) = cluster.first_pid() {
-        command.args(["--broker-pid", &pid.to_string()]);
-    }
-    let measured = succeed(command.args(arguments.rest()));
+    let measured = measure(&cluster);
     if !cluster.was_running {
         kafka::down()?;
     }
@@ -71,10 +108,10 @@ fn codec(arguments: Arguments) -> Result<()> {
     succeed(cargo(&["bench", "--package", "bench-codec"]).arg("--").args(arguments.rest()))
 }
 
-fn build() -> Result<()> {
+fn build(package: &str) -> Result<()> {
     missing::need_c_compiler()?;
     say("building the benchmarks, optimised");
-    succeed(&mut cargo(&["build", "--release", "--package", "nullbroker", "--package", "spine"]))
+    succeed(&mut cargo(&["build", "--release", "--package", "nullbroker", "--package", package]))
 }
 
 /// Cargo, in the benchmarks' workspace.
@@ -88,8 +125,8 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-fn program() -> PathBuf {
-    target_dir().join("release/spine")
+fn program(name: &str) -> PathBuf {
+    target_dir().join("release").join(name)
 }
 
 /// A target folder of its own, since the benchmarks have a lock file of their own.

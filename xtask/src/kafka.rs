@@ -220,7 +220,7 @@ impl Cluster {
 }
 
 /// The jars of that release, resolved by Maven if they are not there yet.
-fn resolve(version: &str) -> Result<PathBuf> {
+pub(crate) fn resolve(version: &str) -> Result<PathBuf> {
     jars::resolve(&workspace::kafka_dir(), version).map_err(told)
 }
 

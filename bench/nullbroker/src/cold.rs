@@ -128,7 +128,7 @@ fn metadata(request: &MetadataRequest, broker: i32, shared: &Shared) -> impl FnO
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(i32::from(b)))
                 .with_host(StrBytes::from_static_str("127.0.0.1"))
-                .with_port(i32::from(options.port + b))
+                .with_port(shared.port_of(b))
         })
         .collect();
     let mut topics = Vec::new();
@@ -191,7 +191,7 @@ fn list_offsets(request: &ListOffsetsRequest) -> ListOffsetsResponse {
 
 fn coordinator(request: &FindCoordinatorRequest, version: i16, shared: &Shared) -> FindCoordinatorResponse {
     let host = StrBytes::from_static_str("127.0.0.1");
-    let port = i32::from(shared.options.port);
+    let port = shared.port_of(0);
     if version < 4 {
         return FindCoordinatorResponse::default().with_node_id(BrokerId(0)).with_host(host).with_port(port);
     }

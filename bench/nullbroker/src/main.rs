@@ -28,11 +28,25 @@ use stats::Stats;
 /// What all connections of all brokers share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    /// Of the brokers, in their order.
+    pub(crate) ports: Vec<u16>,
     pub(crate) topics: cold::Topics,
     pub(crate) offsets: produce::Offsets,
     /// One batch of the endless log, complete but for its base offset.
     pub(crate) batch: Vec<u8>,
     pub(crate) stats: Stats,
+}
+
+impl Shared {
+    fn bootstrap_servers(&self) -> String {
+        let all: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        all.join(",")
+    }
+
+    /// Where a broker listens; brokers have the numbers from 0 on.
+    pub(crate) fn port_of(&self, broker: u16) -> i32 {
+        self.ports.get(usize::from(broker)).copied().map_or(-1, i32::from)
+    }
 }
 
 fn main() -> ExitCode {
@@ -44,32 +58,28 @@ fn main() -> ExitCode {
         }
     };
     let mut listeners = Vec::new();
-    for broker in 0..options.brokers {
-        let port = options.port + broker;
-        match TcpListener::bind(("127.0.0.1", port)) {
-            Ok(listener) => listeners.push((i32::from(broker), listener)),
+    // The last one tells statistics.
+    for n in 0..=options.brokers {
+        let port = if options.port == 0 { 0 } else { options.port + n };
+        match TcpListener::bind(("127.0.0.1", port)).and_then(|listener| Ok((listener.local_addr()?.port(), listener))) {
+            Ok(listener) => listeners.push(listener),
             Err(problem) => {
                 eprintln!("nullbroker: cannot listen on 127.0.0.1:{port}: {problem}; choose another --port");
                 return ExitCode::FAILURE;
             }
         }
     }
-    let stats_listener = match TcpListener::bind(("127.0.0.1", options.port + options.brokers)) {
-        Ok(listener) => listener,
-        Err(problem) => {
-            eprintln!("nullbroker: cannot listen for statistics: {problem}; choose another --port");
-            return ExitCode::FAILURE;
-        }
-    };
+    let Some((statistics_port, stats_listener)) = listeners.pop() else { return ExitCode::FAILURE };
 
     let shared = Arc::new(Shared {
         batch: batch::build(options.records_per_batch, options.value_size),
         topics: cold::Topics::default(),
         offsets: produce::Offsets::default(),
         stats: Stats::default(),
+        ports: listeners.iter().map(|(port, _)| *port).collect(),
         options,
     });
-    for (broker, listener) in listeners {
+    for (broker, (_, listener)) in (0_i32..).zip(listeners) {
         let shared = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -86,8 +96,8 @@ fn main() -> ExitCode {
             }
         });
     }
-    println!("bootstrap.servers={}", shared.options.bootstrap_servers());
-    println!("statistics=127.0.0.1:{}", shared.options.port + shared.options.brokers);
+    println!("bootstrap.servers={}", shared.bootstrap_servers());
+    println!("statistics=127.0.0.1:{statistics_port}");
 
     // Runs until its standard input is closed, so that it never outlives the program that started it.
     let mut ignored = [0; 256];

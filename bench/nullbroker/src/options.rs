@@ -5,7 +5,8 @@ use std::time::Duration;
 pub(crate) const HELP: &str = "\
 nullbroker: a Kafka broker that keeps nothing and answers at once
 
-  --port N                  port of the first broker (default 19092); the port after the last one tells statistics
+  --port N                  port of the first broker (default 19092); the port after the last one tells statistics.
+                            0: any free ones
   --brokers N               how many brokers the cluster has (default 1)
   --partitions N            partitions of every topic (default 6); partition p is led by broker p modulo brokers
   --rtt MILLISECONDS        every answer is this much later, but the next request need not wait for it (default 0)
@@ -60,11 +61,6 @@ impl Options {
             }
         }
         Ok(options)
-    }
-
-    pub(crate) fn bootstrap_servers(&self) -> String {
-        let all: Vec<String> = (0..self.brokers).map(|b| format!("127.0.0.1:{}", self.port + b)).collect();
-        all.join(",")
     }
 
     pub(crate) fn leader_of(&self, partition: i32) -> i32 {

@@ -3,6 +3,8 @@
 //! Each client is a program of its own (`src/bin/`), so that the CPU time of its process is the client's alone. The
 //! program `spine` starts them one after the other against the null broker and prints the table.
 
+pub mod null_broker;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -14,20 +16,6 @@ pub const TOPIC: &str = "spine";
 pub const PARTITIONS: i32 = 6;
 /// Length of every value.
 pub const VALUE_SIZE: usize = 100;
-/// Deliveries that are outstanding at most before the oldest one is awaited.
-pub const WINDOW: usize = 10_000;
-
-/// How a record finds its partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Partitioning {
-    /// The program names the partition of each record, one after the other.
-    RoundRobin,
-    /// Records have no key, and the client chooses: it fills a batch of one partition after the other.
-    Sticky,
-    /// Each record has a key of 16 bytes, and the client hashes it as Java does.
-    Murmur2,
-}
-
 /// The command line of a measured program.
 #[derive(Debug, Clone)]
 pub struct Arguments {
@@ -35,30 +23,20 @@ pub struct Arguments {
     pub bootstrap_servers: String,
     /// Records that are measured; a quarter as many go before them to warm up.
     pub records: u64,
-    /// Only producers look at it.
-    pub partitioning: Partitioning,
-    /// Only the rdkafka producer looks at it: a thread of its own polls for delivery reports.
-    pub threaded: bool,
 }
 
 impl Arguments {
-    /// Reads `BOOTSTRAP_SERVERS RECORDS [round-robin|sticky|murmur2] [threaded]`.
+    /// Reads `BOOTSTRAP_SERVERS RECORDS`.
     ///
     /// # Panics
     /// When they are not these; only `spine` calls these programs.
     #[must_use]
     pub fn read() -> Self {
         let mut words = std::env::args().skip(1);
-        let mut next = || words.next().expect("BOOTSTRAP_SERVERS RECORDS [round-robin|sticky|murmur2] [threaded]");
+        let mut next = || words.next().expect("BOOTSTRAP_SERVERS RECORDS");
         Self {
             bootstrap_servers: next(),
             records: next().parse().expect("a number of records"),
-            partitioning: match words.next().as_deref() {
-                Some("murmur2") => Partitioning::Murmur2,
-                Some("sticky") => Partitioning::Sticky,
-                _ => Partitioning::RoundRobin,
-            },
-            threaded: words.next().as_deref() == Some("threaded"),
         }
     }
 
@@ -100,6 +78,17 @@ impl Measurement {
 pub fn cpu_of_this_process() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.max(0).cast_unsigned(), time.tv_nsec as u32)
+}
+
+/// User and system time that a process has used up, in Linux' clock ticks of 10 ms; with `children`, those that it has waited for,
+/// too.
+#[must_use]
+pub fn cpu_of_process(pid: u32, children: bool) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; fields are counted from behind it.
+    let ticks: Vec<u64> = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4).filter_map(|field| field.parse().ok()).collect();
+    let counted = if children { ticks.get(..4)? } else { ticks.get(..2)? };
+    Some(Duration::from_millis(counted.iter().sum::<u64>() * 10))
 }
 
 fn peak_kilobytes() -> u64 {
@@ -161,12 +150,6 @@ impl fmt::Display for Report {
             self.peak_kilobytes
         )
     }
-}
-
-/// A value of [`VALUE_SIZE`] bytes.
-#[must_use]
-pub fn value() -> Vec<u8> {
-    (0..VALUE_SIZE).map(|at| b'a' + (at % 26) as u8).collect()
 }
 
 /// Writes the sixteen hexadecimal digits of `number` into `key`: a key that differs from record to record.

@@ -1,18 +1,18 @@
-//! `cargo xtask bench spine`: client CPU per 100-byte record, milena and librdkafka side by side.
+//! `cargo xtask bench spine`: client CPU per 100-byte record fetched, milena and librdkafka side by side. Producers are in
+//! `bench/produce`.
 //!
 //! One null broker serves all; each client is a process of its own, so that its CPU time is the client's alone. The
 //! contenders take turns, five rounds of them, because a shared machine drifts from minute to minute: only figures of
 //! one run may be compared, and the medians stand beside their spread.
 
-mod null_broker;
 mod repartition;
 mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use null_broker::{Counts, NullBroker};
 use spine::Report;
+use spine::null_broker::{Counts, NullBroker};
 
 const HELP: &str = "\
 spine: client CPU per 100-byte record against the null broker
@@ -37,33 +37,7 @@ struct Group {
     contenders: &'static [Contender],
 }
 
-const GROUPS: [Group; 4] = [
-    Group {
-        title: "produce, round robin",
-        contenders: &[
-            Contender { name: "milena send", program: "milena-produce", arguments: &["round-robin"] },
-            Contender { name: "rdkafka BaseProducer", program: "rdkafka-produce", arguments: &["round-robin"] },
-            Contender {
-                name: "rdkafka ThreadedProducer",
-                program: "rdkafka-produce",
-                arguments: &["round-robin", "threaded"],
-            },
-        ],
-    },
-    Group {
-        title: "produce, no key: the partition that is being filled",
-        contenders: &[
-            Contender { name: "milena send", program: "milena-produce", arguments: &["sticky"] },
-            Contender { name: "rdkafka BaseProducer", program: "rdkafka-produce", arguments: &["sticky"] },
-        ],
-    },
-    Group {
-        title: "produce, murmur2 of 16-byte keys",
-        contenders: &[
-            Contender { name: "milena send", program: "milena-produce", arguments: &["murmur2"] },
-            Contender { name: "rdkafka BaseProducer", program: "rdkafka-produce", arguments: &["murmur2"] },
-        ],
-    },
+const GROUPS: [Group; 1] = [
     Group {
         title: "consume, assigned partitions",
         contenders: &[
@@ -126,7 +100,7 @@ fn run(options: &Options) -> Result<(), String> {
         .flat_map(|group| group.contenders.iter().map(move |contender| (group, contender, Vec::new())))
         .filter(|(group, contender, _)| format!("{}, {}", group.title, contender.name).contains(&options.only))
         .collect();
-    let broker = NullBroker::start(&folder.join("nullbroker"))?;
+    let broker = NullBroker::start(&folder.join("nullbroker"), &["--partitions", &spine::PARTITIONS.to_string()])?;
     let records = options.records.to_string();
     let mut failed = false;
     for round in 1..=options.rounds {

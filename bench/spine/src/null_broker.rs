@@ -5,16 +5,23 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-pub(crate) struct NullBroker {
+/// A running null broker; it ends when this is dropped.
+#[derive(Debug)]
+pub struct NullBroker {
     process: Child,
     bootstrap_servers: String,
     statistics: String,
 }
 
 impl NullBroker {
-    pub(crate) fn start(program: &Path) -> Result<Self, String> {
+    /// Starts `program` on free ports; `arguments` as its own help says.
+    ///
+    /// # Errors
+    /// A sentence, when it does not start.
+    pub fn start(program: &Path, arguments: &[&str]) -> Result<Self, String> {
         let mut process = Command::new(program)
-            .args(["--partitions", &spine::PARTITIONS.to_string()])
+            .args(["--port", "0"])
+            .args(arguments)
             // It runs until its input is closed.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -33,11 +40,17 @@ impl NullBroker {
         Ok(Self { process, bootstrap_servers, statistics })
     }
 
-    pub(crate) fn bootstrap_servers(&self) -> &str {
+    /// For the clients.
+    #[must_use]
+    pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
     }
 
-    pub(crate) fn counts(&self) -> Result<Counts, String> {
+    /// What it has seen until now.
+    ///
+    /// # Errors
+    /// A sentence, when it does not answer.
+    pub fn counts(&self) -> Result<Counts, String> {
         let mut text = String::new();
         TcpStream::connect(&self.statistics)
             .and_then(|mut stream| stream.read_to_string(&mut text))
@@ -64,16 +77,23 @@ impl Drop for NullBroker {
 
 /// What the broker saw.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts {
-    pub(crate) produce_requests: u64,
-    pub(crate) batches: u64,
-    pub(crate) produced_records: u64,
-    pub(crate) fetch_requests: u64,
-    pub(crate) fetched_bytes: u64,
+pub struct Counts {
+    /// Produce requests.
+    pub produce_requests: u64,
+    /// Batches, produced or handed out.
+    pub batches: u64,
+    /// Records produced.
+    pub produced_records: u64,
+    /// Fetch requests.
+    pub fetch_requests: u64,
+    /// Bytes of the answers to them.
+    pub fetched_bytes: u64,
 }
 
 impl Counts {
-    pub(crate) fn since(&self, before: &Self) -> Self {
+    /// What was counted after `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
         Self {
             produce_requests: self.produce_requests - before.produce_requests,
             batches: self.batches - before.batches,

@@ -2,20 +2,18 @@
 //!
 //! The broker shares the cores, so its CPU time stands beside the client's: together they are what a word costs here.
 
-use std::fs;
-use std::time::Duration;
-
 use crate::{Options, client, programs};
 
 pub(crate) fn run(options: &Options, bootstrap_servers: &str) -> Result<(), String> {
     let folder = programs()?;
     println!("words produced and fetched again on real Kafka, 6 partitions, {} words a run", options.records);
     println!("{:>14} {:>20} {:>20}", "words/s", "client CPU µs/word", "broker CPU µs/word");
+    let broker_cpu = || options.broker_pid.and_then(|pid| spine::cpu_of_process(pid, false));
     let mut rates = Vec::new();
     for _ in 0..options.rounds {
-        let before = broker_cpu(options.broker_pid);
+        let before = broker_cpu();
         let report = client(folder.join("milena-repartition"), &[bootstrap_servers, &options.records.to_string()])?;
-        let broker = broker_cpu(options.broker_pid).zip(before).map_or_else(
+        let broker = broker_cpu().zip(before).map_or_else(
             || "?".to_owned(),
             |(after, before)| {
                 format!("{:.2}", after.saturating_sub(before).as_secs_f64() * 1e6 / report.records as f64)
@@ -27,14 +25,4 @@ pub(crate) fn run(options: &Options, bootstrap_servers: &str) -> Result<(), Stri
     rates.sort_by(f64::total_cmp);
     println!("median: {:.0} words/s", rates.get(rates.len() / 2).copied().unwrap_or_default());
     Ok(())
-}
-
-/// User and system time that the process has used up, in Linux' clock ticks of 10 ms.
-fn broker_cpu(pid: Option<u32>) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid?)).ok()?;
-    // The name in parentheses may hold anything; fields are counted from behind it.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let user: u64 = fields.nth(11)?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(Duration::from_millis((user + system) * 10))
 }
