@@ -61,8 +61,7 @@ fn produce(arguments: Arguments) -> Result<()> {
     let results = workspace::root().join("bench/RESULTS.md");
     let mut command = Command::new(program("bench-produce"));
     command.args(&words).arg("--results").arg(results);
-    let parts: Vec<&str> =
-        words.windows(2).filter(|pair| pair[0] == "--part").map(|pair| pair[1].as_str()).collect();
+    let parts: Vec<&str> = words.windows(2).filter(|pair| pair[0] == "--part").map(|pair| pair[1].as_str()).collect();
     let quick = words.iter().any(|word| word == "--quick");
     if !(parts.contains(&"kafka") || parts.is_empty() && !quick) {
         return succeed(&mut command);

@@ -61,7 +61,8 @@ fn main() -> ExitCode {
     // The last one tells statistics.
     for n in 0..=options.brokers {
         let port = if options.port == 0 { 0 } else { options.port + n };
-        match TcpListener::bind(("127.0.0.1", port)).and_then(|listener| Ok((listener.local_addr()?.port(), listener))) {
+        match TcpListener::bind(("127.0.0.1", port)).and_then(|listener| Ok((listener.local_addr()?.port(), listener)))
+        {
             Ok(listener) => listeners.push(listener),
             Err(problem) => {
                 eprintln!("nullbroker: cannot listen on 127.0.0.1:{port}: {problem}; choose another --port");

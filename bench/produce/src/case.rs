@@ -88,7 +88,8 @@ fn load(value_size: usize, partitions: i32, keyed: bool, lz4: bool) -> Load {
 
 fn named(load: Load) -> Case {
     let size = if load.value_size == 1024 { "1KiB".to_owned() } else { format!("{}B", load.value_size) };
-    let partitions = if load.partitions == 1 { "1 partition".to_owned() } else { format!("{} partitions", load.partitions) };
+    let partitions =
+        if load.partitions == 1 { "1 partition".to_owned() } else { format!("{} partitions", load.partitions) };
     let codec = if load.lz4 { "lz4" } else { "none" };
     let choice = if load.keyed { "keyed" } else { "partition named" };
     let title = format!("{size}, {partitions}, {codec}, {choice}");

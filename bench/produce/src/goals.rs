@@ -89,11 +89,7 @@ fn delayed(rows: &[Row], goals: &mut Vec<Goal>) {
             share >= 0.85,
         ));
         let cores = milena.median(Row::cores);
-        goals.push(goal(
-            "no spinning there: at most 0.05 s of CPU per second",
-            format!("{cores:.3} s"),
-            cores <= 0.05,
-        ));
+        goals.push(goal("no spinning there: at most 0.05 s of CPU per second", format!("{cores:.3} s"), cores <= 0.05));
     }
     if let Some(milena) = Runs::of(rows, NETWORK_64, Client::Milena) {
         let rate = milena.median(megabytes_per_second);

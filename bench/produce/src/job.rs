@@ -147,7 +147,12 @@ impl Outcome {
         let value = |name: &str| -> Option<u64> {
             line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?.parse().ok()
         };
-        Some(Self { report: Report::parse(output)?, sent: value("sent")?, p50_us: value("p50_us")?, p99_us: value("p99_us")? })
+        Some(Self {
+            report: Report::parse(output)?,
+            sent: value("sent")?,
+            p50_us: value("p50_us")?,
+            p99_us: value("p99_us")?,
+        })
     }
 }
 
@@ -184,12 +189,8 @@ mod tests {
 
     #[test]
     fn an_outcome_is_read_back() {
-        let report = Report {
-            records: 7,
-            wall: Duration::from_micros(3),
-            cpu: Duration::from_micros(14),
-            peak_kilobytes: 9,
-        };
+        let report =
+            Report { records: 7, wall: Duration::from_micros(3), cpu: Duration::from_micros(14), peak_kilobytes: 9 };
         let outcome = Outcome { report, sent: 11, p50_us: 5, p99_us: 8 };
         assert_eq!(Outcome::parse(&format!("noise\n{outcome}\n")), Some(outcome));
     }

@@ -125,8 +125,11 @@ fn value(number: u64, size: usize) -> Vec<u8> {
     while value.len() < size {
         seed ^= seed >> 29;
         seed = seed.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let (user, cents, kind) = (seed % 99_991, seed >> 40, ["view", "click", "order", "cancel"][(seed >> 20 & 3) as usize]);
-        value.extend_from_slice(format!(r#"{{"user":{user},"event":"{kind}","cents":{cents},"page":"/goods/{seed:x}"}}"#).as_bytes());
+        let (user, cents, kind) =
+            (seed % 99_991, seed >> 40, ["view", "click", "order", "cancel"][(seed >> 20 & 3) as usize]);
+        value.extend_from_slice(
+            format!(r#"{{"user":{user},"event":"{kind}","cents":{cents},"page":"/goods/{seed:x}"}}"#).as_bytes(),
+        );
     }
     value.truncate(size);
     value

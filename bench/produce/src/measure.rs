@@ -54,8 +54,7 @@ fn one(case: &Case, client: Client, broker: &NullBroker, matrix: Option<&Runs>) 
         load.rate = (own.median(Row::rate) / 2.0) as u64;
     }
     let round_trip_us = if case.delay == Delay::None { 0 } else { round_trip(broker.bootstrap_servers())? };
-    let job =
-        Job { client, bootstrap_servers: broker.bootstrap_servers().to_owned(), topic: "bench".to_owned(), load };
+    let job = Job { client, bootstrap_servers: broker.bootstrap_servers().to_owned(), topic: "bench".to_owned(), load };
     let before = broker.counts()?;
     let outcome = process(&job)?;
     let counts = broker.counts()?.since(&before);

@@ -71,7 +71,9 @@ fn title(part: Part) -> &'static str {
 
 fn remark(part: Part) -> &'static str {
     match part {
-        Part::Matrix => "The ratio is milena's records per second of CPU over the client's: what a record costs there, in milena's.",
+        Part::Matrix => {
+            "The ratio is milena's records per second of CPU over the client's: what a record costs there, in milena's."
+        }
         Part::Latency => {
             "100-byte records, keyed, 6 partitions. From the moment at which a record was due, not at which it was sent, to its\n\
              acknowledgement; records come in bursts of one millisecond. The linger of 5 ms is in it where batches do not fill before."
@@ -91,7 +93,14 @@ fn remark(part: Part) -> &'static str {
 
 fn table(text: &mut String, part: Part, case: &Case, clients: &[Runs<'_>], rows: &[Row]) {
     let columns: &[&str] = match part {
-        Part::Matrix => &["records/s", "CPU µs per record", "records per CPU s: ratio", "peak MB", "records/batch", "batches/request"],
+        Part::Matrix => &[
+            "records/s",
+            "CPU µs per record",
+            "records per CPU s: ratio",
+            "peak MB",
+            "records/batch",
+            "batches/request",
+        ],
         Part::Latency => &["records/s", "p50 ms", "p99 ms", "CPU µs per record", "peak MB"],
         Part::Delay => &["MB/s", "CPU s per s", "CPU µs per record", "peak MB", "records/batch", "round trip ms"],
         Part::Kafka => &["records/s", "client CPU µs per record", "ratio", "broker CPU µs per record", "peak MB"],
@@ -102,7 +111,8 @@ fn table(text: &mut String, part: Part, case: &Case, clients: &[Runs<'_>], rows:
         let rate = thousands(runs.median(Row::rate));
         let (least, most) = runs.range(Row::cpu_per_record);
         let cpu = format!("{:.3} [{least:.3}–{most:.3}]", runs.median(Row::cpu_per_record));
-        let ratio = milena.map_or_else(String::new, |milena| format!("{:.1}", runs.median(Row::cpu_per_record) / milena));
+        let ratio =
+            milena.map_or_else(String::new, |milena| format!("{:.1}", runs.median(Row::cpu_per_record) / milena));
         let peak = format!("{:.0}", runs.median(|row| row.peak_kilobytes as f64 / 1024.0));
         let filled = format!("{:.0}", runs.median(|row| row.produced as f64 / row.batches.max(1) as f64));
         let cells = match part {
@@ -136,7 +146,12 @@ fn table(text: &mut String, part: Part, case: &Case, clients: &[Runs<'_>], rows:
             (best(rows, &case.id, |row| -row.rate()), Runs::of(rows, &case.id, Client::Milena))
             && part == Part::Matrix
         {
-            let _ = writeln!(text, "Best peer by rate: {}; milena's is {:.1} × its.", peer.title(), milena.median(Row::rate) / -rate);
+            let _ = writeln!(
+                text,
+                "Best peer by rate: {}; milena's is {:.1} × its.",
+                peer.title(),
+                milena.median(Row::rate) / -rate
+            );
         }
     }
     let counts: Vec<usize> = clients.iter().map(Runs::count).collect();

@@ -34,10 +34,7 @@ impl Arguments {
     pub fn read() -> Self {
         let mut words = std::env::args().skip(1);
         let mut next = || words.next().expect("BOOTSTRAP_SERVERS RECORDS");
-        Self {
-            bootstrap_servers: next(),
-            records: next().parse().expect("a number of records"),
-        }
+        Self { bootstrap_servers: next(), records: next().parse().expect("a number of records") }
     }
 
     /// Records before the measurement begins.
@@ -86,7 +83,8 @@ pub fn cpu_of_this_process() -> Duration {
 pub fn cpu_of_process(pid: u32, children: bool) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; fields are counted from behind it.
-    let ticks: Vec<u64> = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4).filter_map(|field| field.parse().ok()).collect();
+    let ticks: Vec<u64> =
+        stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4).filter_map(|field| field.parse().ok()).collect();
     let counted = if children { ticks.get(..4)? } else { ticks.get(..2)? };
     Some(Duration::from_millis(counted.iter().sum::<u64>() * 10))
 }

@@ -37,15 +37,13 @@ struct Group {
     contenders: &'static [Contender],
 }
 
-const GROUPS: [Group; 1] = [
-    Group {
-        title: "consume, assigned partitions",
-        contenders: &[
-            Contender { name: "milena poll", program: "milena-consume", arguments: &[] },
-            Contender { name: "rdkafka BaseConsumer", program: "rdkafka-consume", arguments: &[] },
-        ],
-    },
-];
+const GROUPS: [Group; 1] = [Group {
+    title: "consume, assigned partitions",
+    contenders: &[
+        Contender { name: "milena poll", program: "milena-consume", arguments: &[] },
+        Contender { name: "rdkafka BaseConsumer", program: "rdkafka-consume", arguments: &[] },
+    ],
+}];
 
 struct Options {
     records: u64,

@@ -27,7 +27,8 @@ impl Contender for Confluent {
             ("compression.type", if job.load.lz4 { "lz4" } else { "none" }.to_owned()),
             ("partitioner.type", "Murmur2RandomPartitioner".to_owned()),
         ];
-        let settings: HashMap<String, String> = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let settings: HashMap<String, String> =
+            settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let config = ProducerConfig::new(&settings).expect("settings");
         let serializer = ByteArraySerializer::default;
         let producer = KafkaProducer::new(config, serializer(), serializer()).expect("a producer");
@@ -39,7 +40,9 @@ impl Contender for Confluent {
         let value: &[u8] = shot.value;
         let record = match shot.partition {
             None => ProducerRecord::with_key(self.topic.clone(), key, Some(value)),
-            partition => ProducerRecord::with_partition_key(self.topic.clone(), partition, key, Some(value)).expect("a record"),
+            partition => {
+                ProducerRecord::with_partition_key(self.topic.clone(), partition, key, Some(value)).expect("a record")
+            }
         };
         self.producer.send(record, None).await.expect("every record is taken")
     }
