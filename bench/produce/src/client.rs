@@ -3,14 +3,16 @@
 //! Each is used as its documentation says is fastest among its safe ways: idempotent where it can be, every delivery awaited or
 //! counted by its callback, nothing copied here that its interface does not ask for.
 
+#[cfg(feature = "confluent")]
 mod confluent;
 mod krafka;
 mod milena;
 mod rdkafka;
 mod rskafka;
 
-use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::job::{Client, Job, Outcome};
 use crate::load;
@@ -23,7 +25,7 @@ const LINGER: Duration = Duration::from_millis(5);
 pub(crate) struct Shot<'a> {
     pub(crate) key: Option<&'a [u8; 16]>,
     pub(crate) partition: Option<i32>,
-    pub(crate) value: &'a Arc<[u8]>,
+    pub(crate) value: &'a Bytes,
     /// Microseconds after the measurement's start at which it should have been sent, and 1 more; 0 where nobody asks.
     pub(crate) due_us: u64,
 }
@@ -61,9 +63,12 @@ pub(crate) fn run(job: &Job) -> Outcome {
         Client::RdkafkaFuture => on_this_thread(load::run::<rdkafka::Future>(job)),
         // These serve their sockets on the runtime that they find.
         Client::Krafka => on_two_workers(load::run::<krafka::Krafka>(job)),
+        #[cfg(feature = "confluent")]
         Client::Confluent => on_two_workers(load::run::<confluent::Confluent>(job)),
         Client::Rskafka => on_two_workers(load::run::<rskafka::Rskafka>(job)),
-        Client::Java => unreachable!("it is no process of ours"),
+        #[cfg(not(feature = "confluent"))]
+        Client::Confluent => panic!("built without confluent-kafka: cargo xtask bench produce --with-confluent builds it"),
+        Client::Java => panic!("it is no process of ours"),
     }
 }
 

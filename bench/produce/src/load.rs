@@ -1,9 +1,9 @@
 //! The two loops that every client runs: as fast as it can, and at a given rate.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use spine::{Measurement, write_key};
 use tokio::sync::mpsc;
 
@@ -98,7 +98,7 @@ async fn paced<C: Contender>(client: &C, job: &Job, source: &Source, time: Durat
 /// The records, by number.
 struct Source {
     load: Load,
-    values: Vec<Arc<[u8]>>,
+    values: Vec<Bytes>,
 }
 
 impl Source {

@@ -50,7 +50,8 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn includes(&self, client: Client) -> bool {
-        self.only.is_empty() || self.only.contains(&client)
+        let built = client != Client::Confluent || cfg!(feature = "confluent");
+        if self.only.is_empty() { built } else { self.only.contains(&client) }
     }
 }
 

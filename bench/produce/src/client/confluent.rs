@@ -30,7 +30,7 @@ impl Contender for Confluent {
         let settings: HashMap<String, String> =
             settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let config = ProducerConfig::new(&settings).expect("settings");
-        let serializer = ByteArraySerializer::default;
+        let serializer = ByteArraySerializer::new;
         let producer = KafkaProducer::new(config, serializer(), serializer()).expect("a producer");
         Self { producer, topic: job.topic.clone() }
     }

@@ -29,7 +29,7 @@ impl Contender for Krafka {
     }
 
     async fn send(&self, shot: Shot<'_>) -> DeliveryHandle {
-        let mut record = Record::new(self.topic.as_str(), Bytes::from_owner(shot.value.clone()));
+        let mut record = Record::new(self.topic.as_str(), shot.value.clone());
         if let Some(key) = shot.key {
             record = record.key(Bytes::copy_from_slice(key));
         }

@@ -74,7 +74,7 @@ impl Contender for Threaded {
 
     async fn send(&self, shot: Shot<'_>) {
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(&self.topic, shot.due_us as usize).payload(shot.value);
+            BaseRecord::with_opaque_to(&self.topic, shot.due_us as usize).payload(shot.value.as_ref());
         if let Some(key) = shot.key {
             record = record.key(key);
         }
@@ -118,7 +118,7 @@ impl Contender for Future {
     }
 
     async fn send(&self, shot: Shot<'_>) -> DeliveryFuture {
-        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic).payload(shot.value);
+        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic).payload(shot.value.as_ref());
         if let Some(key) = shot.key {
             record = record.key(key);
         }

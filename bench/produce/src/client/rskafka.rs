@@ -5,8 +5,9 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use chrono::Utc;
+use chrono::DateTime;
 use milena::murmur2_partition;
 use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
@@ -54,11 +55,12 @@ impl Contender for Rskafka {
             (None, None) => 0,
         };
         let producer = Arc::clone(&self.producers[partition as usize]);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Record {
             key: shot.key.map(|key| key.to_vec()),
             value: Some(shot.value.to_vec()),
             headers: BTreeMap::new(),
-            timestamp: Utc::now(),
+            timestamp: DateTime::from_timestamp_millis(now.as_millis() as i64).unwrap_or_default(),
         };
         let mut produce: Produce = Box::pin(async move { producer.produce(record).await });
         let first = poll_fn(|context| Poll::Ready(produce.as_mut().poll(context))).await;
