@@ -18,6 +18,8 @@ cargo xtask bench: milena side by side with its peers
                          --part WORD   matrix, latency, delay or kafka; may be repeated; the others' figures stay as they are
                          --rounds N    how often every client runs (default 5)
                          --only CLIENT nothing is written; may be repeated
+                         --with-confluent
+                                       confluent-kafka, too, which takes a quarter of an hour and 4 GB of memory to build
   spine [ARGUMENTS…]   client CPU per 100-byte record through poll against the null broker, librdkafka beside milena in
                        the same run; a minute after a build of four. Needs a C compiler and make.
                          --records N   measured in each run (default 2000000)
@@ -56,8 +58,10 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
 }
 
 fn produce(arguments: Arguments) -> Result<()> {
-    build("bench-produce")?;
-    let words: Vec<String> = arguments.rest().collect();
+    let mut words: Vec<String> = arguments.rest().collect();
+    let all = words.len();
+    words.retain(|word| word != "--with-confluent");
+    build("bench-produce", if words.len() < all { &["--features", "confluent"] } else { &[] })?;
     let results = workspace::root().join("bench/RESULTS.md");
     let mut command = Command::new(program("bench-produce"));
     command.args(&words).arg("--results").arg(results);
@@ -77,12 +81,12 @@ fn produce(arguments: Arguments) -> Result<()> {
 }
 
 fn spine(arguments: Arguments) -> Result<()> {
-    build("spine")?;
+    build("spine", &[])?;
     succeed(Command::new(program("spine")).args(arguments.rest()))
 }
 
 fn repartition(arguments: Arguments) -> Result<()> {
-    build("spine")?;
+    build("spine", &[])?;
     let mut command = Command::new(program("spine"));
     on_kafka(|cluster| {
         command.args(["--kafka", &cluster.bootstrap_servers()]);
@@ -107,10 +111,10 @@ fn codec(arguments: Arguments) -> Result<()> {
     succeed(cargo(&["bench", "--package", "bench-codec"]).arg("--").args(arguments.rest()))
 }
 
-fn build(package: &str) -> Result<()> {
+fn build(package: &str, features: &[&str]) -> Result<()> {
     missing::need_c_compiler()?;
     say("building the benchmarks, optimised");
-    succeed(&mut cargo(&["build", "--release", "--package", "nullbroker", "--package", package]))
+    succeed(&mut cargo(&["build", "--release", "--package", "nullbroker", "--package", package]).args(features))
 }
 
 /// Cargo, in the benchmarks' workspace.

@@ -67,7 +67,9 @@ pub(crate) fn run(job: &Job) -> Outcome {
         Client::Confluent => on_two_workers(load::run::<confluent::Confluent>(job)),
         Client::Rskafka => on_two_workers(load::run::<rskafka::Rskafka>(job)),
         #[cfg(not(feature = "confluent"))]
-        Client::Confluent => panic!("built without confluent-kafka: cargo xtask bench produce --with-confluent builds it"),
+        Client::Confluent => {
+            panic!("built without confluent-kafka: cargo xtask bench produce --with-confluent builds it")
+        }
         Client::Java => panic!("it is no process of ours"),
     }
 }
