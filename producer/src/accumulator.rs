@@ -238,6 +238,14 @@ impl PartState {
         Some(Delivery::new(open.done.clone(), index))
     }
 
+    /// As [`append`](Self::append), for who needs no delivery of the record's own: nothing is counted up.
+    #[inline]
+    pub(crate) fn append_to_open(&mut self, record: &Content<'_>) -> Option<&Arc<Done>> {
+        let open = self.open.as_mut()?;
+        open.builder.append(record.timestamp, record.key, record.value, record.headers).ok()?;
+        Some(&open.done)
+    }
+
     /// Appends where [`append`](Self::append) could not: grows the open batch, or closes it and opens another.
     #[cold]
     pub(crate) fn append_slowly(

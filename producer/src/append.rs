@@ -43,14 +43,16 @@ impl Run {
     pub(crate) fn extend(&mut self, other: Self) -> Option<NotTaken> {
         self.taken += other.taken;
         for done in other.batches {
-            self.add(done);
+            self.add(&done);
         }
         other.stopped
     }
 
-    fn add(&mut self, done: Arc<Done>) {
-        if self.batches.last().is_none_or(|last| !Arc::ptr_eq(last, &done)) {
-            self.batches.push(done);
+    /// Counts nothing up for a record that goes where the one before it went.
+    #[inline]
+    fn add(&mut self, done: &Arc<Done>) {
+        if self.batches.last().is_none_or(|last| !Arc::ptr_eq(last, done)) {
+            self.batches.push(done.clone());
         }
     }
 }
@@ -207,33 +209,51 @@ impl Shared {
                 }
                 return Ok(delivery);
             }
-            // The batch is full: enough has gone here, and the record goes where the next ones go.
-            if before > 0 && topic.parts.len() > 1 && state.on_sticky(0, part.sizes().batch, true) {
+            // The batch is full, or it has been sent: if enough has gone here, the record goes where the next ones go. That may be
+            // here again, and somebody may have opened a batch meanwhile: so it is tried from the start, with nothing counted.
+            if topic.parts.len() > 1 && state.on_sticky(0, part.sizes().batch, true) {
                 let mut notice = Notice::default();
                 state.close_full(&mut notice);
                 drop(state);
                 self.on_notice(part, notice);
                 self.move_sticky(topic, partition);
-                if topic.sticky.partition.load(Ordering::Relaxed) != partition {
-                    continue;
-                }
-                state = part.lock();
-                if !claim.holds(&state) {
-                    drop(state);
-                    return Err(self.not_claimed());
-                }
+                continue;
             }
-            return self.append_slowly(part, state, content, prepaid).map_err(|why| match why {
-                // By the time that there is room, the topic may have moved on.
-                NotTaken::NoRoom(bytes, _) => NotTaken::NoRoom(bytes, None),
-                why => why,
-            });
+            return self.append_sticky_slowly(topic, part, state, content, prepaid);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append_sticky_slowly(
+        &self,
+        topic: &Topic,
+        part: &Arc<Part>,
+        mut state: MutexGuard<'_, PartState>,
+        content: &Content<'_>,
+        prepaid: &mut Option<Charge>,
+    ) -> Result<Delivery, NotTaken> {
+        let before = state.open_bytes();
+        let mut notice = Notice::default();
+        let result = state.append_slowly(part, content, &self.means(part), prepaid, &mut notice);
+        // Counted like any other record's: where each record opens a batch, nothing else would ever move the partition (KIP-794).
+        let bytes = state.open_bytes().saturating_sub(if notice.opened { 0 } else { before });
+        let over = result.is_ok() && state.on_sticky(bytes, part.sizes().batch, false);
+        drop(state);
+        self.on_notice(part, notice);
+        if over {
+            self.move_sticky(topic, part.id);
+        }
+        result.map_err(|refusal| match refusal {
+            // By the time that there is room, the topic may have moved on.
+            Refusal::NoRoom(bytes) => NotTaken::NoRoom(bytes, None),
+            Refusal::Error(error) => NotTaken::Error(error),
+        })
     }
 
     /// Appends records of any partitions until one cannot be taken at once, or a sender should give way: then the first that was not
     /// taken is the next one of `records`. Records in a row that have a place of their own, or a key, and go to the same partition
-    /// are taken under one lock.
+    /// are taken under one lock: `records` must not run code of the user's.
     pub(crate) fn append_all<R: AsRecord>(
         &self,
         records: &mut Peekable<impl Iterator<Item = R>>,
@@ -288,7 +308,8 @@ impl Shared {
         None
     }
 
-    /// Appends records of one partition for as long as there is room, under one lock. What is not taken stays in `records`.
+    /// Appends records of one partition for as long as there is room. What is not taken stays in `records`, and so they come out of
+    /// it one by one, while the partition is not locked: an iterator that waits, or that sends, holds nobody up.
     pub(crate) fn append_run<R: AsRecord>(
         &self,
         topic: &str,
@@ -306,39 +327,29 @@ impl Shared {
             run.stopped = Some(NotTaken::Error(no_such_partition(topic, partition, known)));
             return run;
         };
-        let mut notice = Notice::default();
-        let mut state = part.lock();
-        if !claim.holds(&state) {
-            drop(state);
-            run.stopped = Some(self.not_claimed());
-            return run;
-        }
         while let Some(record) = records.peek() {
             let appended = record.with_view(|view| {
                 let content = self.content(view);
-                match state.append(&content) {
-                    Some(delivery) => Ok(delivery),
-                    None => state.append_slowly(part, &content, &self.means(part), prepaid, &mut notice),
+                let mut state = part.lock();
+                if !claim.holds(&state) {
+                    drop(state);
+                    return Err(self.not_claimed());
                 }
+                if let Some(done) = state.append_to_open(&content) {
+                    run.add(done);
+                    return Ok(());
+                }
+                let delivery = self.append_slowly(part, state, &content, prepaid)?;
+                run.add(&delivery.into_done());
+                Ok(())
             });
-            match appended {
-                Ok(delivery) => {
-                    records.next();
-                    run.taken += 1;
-                    run.add(delivery.into_done());
-                }
-                Err(Refusal::NoRoom(bytes)) => {
-                    run.stopped = Some(NotTaken::NoRoom(bytes, Some(partition)));
-                    break;
-                }
-                Err(Refusal::Error(error)) => {
-                    run.stopped = Some(NotTaken::Error(error));
-                    break;
-                }
+            if let Err(why) = appended {
+                run.stopped = Some(why);
+                break;
             }
+            run.taken += 1;
+            records.next();
         }
-        drop(state);
-        self.on_notice(part, notice);
         run
     }
 

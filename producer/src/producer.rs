@@ -127,8 +127,8 @@ impl Producer {
     }
 
     /// Takes records one after the other, as [`send`](Self::send) takes each, and adds their [`Delivery`]s to `deliveries`, in their
-    /// order. Records in a row that name the same partition, or whose keys belong there, are taken under one lock: `records` must not
-    /// itself send with this producer while it makes the next one.
+    /// order. They come out of `records` up to 16 at a time, and those in a row that name the same partition, or whose keys belong
+    /// there, are taken under one lock.
     ///
     /// Lend the records (`&records`): then none is lost with an error.
     ///
@@ -145,7 +145,8 @@ impl Producer {
     ///
     /// # Errors
     /// As [`send`](Self::send), for the first record that was not taken. Those before it were: each has added its delivery, so that
-    /// the number of added deliveries is the failed record's place among `records`. None behind it was looked at.
+    /// the number of added deliveries is the failed record's place among `records`. None behind it was taken, but up to 15 of them may
+    /// have come out of `records` already.
     ///
     /// # Cancel safety
     /// Safe: dropped before it is ready, `deliveries` has those of exactly the records that were taken.
@@ -212,8 +213,8 @@ impl Producer {
         self.sending().prepare_topic(topic).await
     }
 
-    /// Takes records of one partition for as long as there is room, under one lock, without waiting: for a thread that is on no
-    /// runtime and must not park. What is not taken stays in `records`; [`Appended::is_full`] says that room was the reason.
+    /// Takes records of one partition for as long as there is room, without waiting: for a thread that is on no runtime and must not
+    /// park. What is not taken stays in `records`; [`Appended::is_full`] says that room was the reason.
     ///
     /// The records' own topics and partitions are not looked at.
     ///

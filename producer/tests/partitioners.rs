@@ -210,6 +210,60 @@ async fn a_round_robin_stays_even_where_every_record_waits_for_room() {
     client.close().await;
 }
 
+/// Sends records without a key, one every 10 ms, and waits for each.
+async fn trickle(producer: &Producer, records: usize, bytes: usize) -> Vec<i32> {
+    let value = vec![7; bytes];
+    let mut places = Vec::new();
+    for _ in 0..records {
+        places.push(producer.send(&Record::to("orders").value(&value)).await.unwrap().await.unwrap().partition);
+        sleep(10 * MILLISECOND).await;
+    }
+    places
+}
+
+/// The lengths of runs of equal neighbours, without the last, which may go on.
+fn runs(places: &[i32]) -> Vec<usize> {
+    let mut runs: Vec<usize> = places.chunk_by(|a, b| a == b).map(<[i32]>::len).collect();
+    runs.pop();
+    runs
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trickle_without_keys_stays_for_a_batchs_worth_and_goes_on() {
+    // KIP-794. Each record is alone in its batch.
+    let cluster = cluster(4);
+    let (client, producer) = producer_with(&cluster, |builder| builder.partitioner_adaptive(false)).await;
+    let places = trickle(&producer, 1000, 900).await;
+    let counts = counts(&cluster, "orders", 4);
+    assert!(counts.iter().all(|count| *count > 100), "{counts:?}");
+    // 970 bytes each with their batch's header: 17 reach 16 KiB. The draw may fall on the same partition again.
+    let runs = runs(&places);
+    assert!(runs.iter().all(|run| run.is_multiple_of(17)) && runs.contains(&17), "{runs:?}");
+    producer.close(MINUTE).await.unwrap();
+    client.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_larger_than_half_a_batch_are_spread_over_all_partitions() {
+    let cluster = cluster(4);
+    let (client, producer) =
+        producer_with(&cluster, |builder| builder.partitioner_adaptive(false).max_batch_size(16 << 10)).await;
+    let value = vec![7; 10 << 10];
+    let mut deliveries = Vec::new();
+    for _ in 0..400 {
+        deliveries.push(producer.send(&Record::to("orders").value(&value)).await.unwrap());
+    }
+    let mut places = Vec::new();
+    for delivery in deliveries {
+        places.push(delivery.await.unwrap().partition);
+    }
+    let counts = counts(&cluster, "orders", 4);
+    assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
+    assert!(runs(&places).iter().all(|run| run.is_multiple_of(2)), "two of them are more than a batch: {places:?}");
+    producer.close(MINUTE).await.unwrap();
+    client.close().await;
+}
+
 /// Sees what it is shown, and then chooses a partition that there is not.
 #[derive(Debug)]
 struct Astray;

@@ -1,0 +1,104 @@
+//! Iterators and records of the user's own, which may wait, send or panic: whatever they do, no partition is locked for others meanwhile,
+//! and none is forgotten. On the in-process cluster, under a paused clock.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests read the paused clock, and look at a producer from another thread"
+)]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use milena_client::Client;
+use milena_producer::{AsRecord, Producer, Record, RecordView};
+use milena_testkit::Cluster;
+use tokio::time::timeout;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn start() -> (Cluster, Client, Producer) {
+    let cluster = Cluster::builder().brokers(1).topic("orders", 2).seed(1).start_in_memory().unwrap();
+    let client = common::client(&cluster, 1).connect().await.unwrap();
+    let producer = Producer::builder(&client).build().await.unwrap();
+    producer.prepare_topic("orders").await.unwrap();
+    (cluster, client, producer)
+}
+
+async fn end(cluster: Cluster, client: Client, producer: Producer) {
+    producer.close(MINUTE).await.unwrap();
+    client.close().await;
+    assert_eq!(cluster.violations(), Vec::<String>::new());
+    cluster.shutdown().await;
+}
+
+/// Fails unless another thread gets hold of every partition now.
+fn nothing_is_locked(producer: &Producer) {
+    let (sender, receiver) = mpsc::channel();
+    let producer = producer.clone();
+    std::thread::spawn(move || sender.send(producer.queues().len()));
+    assert_eq!(receiver.recv_timeout(10 * SECOND), Ok(2), "a partition is locked while the user's code runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_iterator_may_take_its_time_and_send() {
+    let (cluster, client, producer) = start().await;
+    let record = || Record::to("orders").partition(0).value("x");
+    let looks = |n: usize| {
+        nothing_is_locked(&producer);
+        if n.is_multiple_of(3) {
+            drop(producer.try_send(&record()).unwrap());
+        }
+        record()
+    };
+    let appended = producer.append("orders", 0, &mut (0..10).map(looks).peekable()).unwrap();
+    assert_eq!(appended.count(), 10);
+    let mut deliveries = Vec::new();
+    producer.send_all((0..20).map(looks), &mut deliveries).await.unwrap();
+    assert_eq!(deliveries.len(), 20);
+    producer.flush().await.unwrap();
+    assert_eq!(cluster.records("orders", 0).len(), 10 + 4 + 20 + 7);
+    end(cluster, client, producer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_iterator_that_panics_loses_nothing_of_what_was_taken() {
+    let (cluster, client, producer) = start().await;
+    let record = || Record::to("orders").partition(0).value("x");
+    let panics = |n| if n < 2 { record() } else { panic!("on purpose") };
+    let mut records = (0..5).map(panics).peekable();
+    catch_unwind(AssertUnwindSafe(|| producer.append("orders", 0, &mut records))).unwrap_err();
+    let delivery = producer.try_send(&record()).unwrap();
+    let placed = timeout(SECOND, delivery).await.expect("its batch goes out").unwrap();
+    assert_eq!(placed.offset, Some(2), "behind the two before the panic");
+    end(cluster, client, producer).await;
+}
+
+/// Panics once it has been looked at.
+struct Fragile<'a>(Record<'a>);
+
+impl AsRecord for Fragile<'_> {
+    fn with_view<T>(&self, look: impl FnOnce(&RecordView<'_>) -> T) -> T {
+        drop(self.0.with_view(look));
+        panic!("on purpose");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_panics_leaves_its_partition_in_order() {
+    let (cluster, client, producer) = start().await;
+    let record = || Record::to("orders").partition(0).value("x");
+    catch_unwind(AssertUnwindSafe(|| producer.try_send(&Fragile(record())))).unwrap_err();
+    let mut run = [Fragile(record())].into_iter().peekable();
+    catch_unwind(AssertUnwindSafe(|| producer.append("orders", 1, &mut run))).unwrap_err();
+    for partition in 0..2 {
+        let delivery = producer.try_send(&record().partition(partition)).unwrap();
+        let placed = timeout(SECOND, delivery).await.expect("its batch goes out").unwrap();
+        assert_eq!(placed.offset, Some(1));
+    }
+    end(cluster, client, producer).await;
+}
