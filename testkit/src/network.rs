@@ -46,6 +46,7 @@ pub(crate) enum Waiting {
 }
 
 /// What is cut.
+#[derive(Default)]
 pub(crate) struct Network {
     to_broker: BTreeSet<i32>,
     to_clients: BTreeSet<i32>,
@@ -55,19 +56,6 @@ pub(crate) struct Network {
     waiting: Vec<Waiting>,
     /// Changes whenever a link is cut or healed.
     pub(crate) changed: Arc<Notify>,
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Self {
-            to_broker: BTreeSet::new(),
-            to_clients: BTreeSet::new(),
-            between: BTreeSet::new(),
-            outside: BTreeSet::new(),
-            waiting: Vec::new(),
-            changed: Arc::default(),
-        }
-    }
 }
 
 impl Network {

@@ -74,6 +74,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a test without a client, which would count its tasks")]
     async fn those_who_wait_are_woken_in_the_order_in_which_they_began_and_miss_nothing() {
         let version = Version::default();
         let woken = Arc::new(Mutex::new(Vec::new()));
