@@ -114,7 +114,7 @@ fn codec(arguments: Arguments) -> Result<()> {
 fn build(package: &str, features: &[&str]) -> Result<()> {
     missing::need_c_compiler()?;
     say("building the benchmarks, optimised");
-    succeed(&mut cargo(&["build", "--release", "--package", "nullbroker", "--package", package]).args(features))
+    succeed(cargo(&["build", "--release", "--package", "nullbroker", "--package", package]).args(features))
 }
 
 /// Cargo, in the benchmarks' workspace.
