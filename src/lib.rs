@@ -5,7 +5,7 @@ mod client;
 pub use client::Client;
 
 pub use milena_client::{
-    Action, Admin, Broker, ByteStream, ClientBuilder, Counter, Error, ErrorKind, Gauge, Metadata,
+    Action, Admin, Broker, ByteStream, Changes, ClientBuilder, Counter, Error, ErrorKind, Gauge, Metadata,
     MetadataRecoveryStrategy, Metrics, Name, NewTopic, Observer, OffsetSpec, Outcome, Partition, RefreshReason, Sensor,
     Spawner, Stat, SystemResolver, TcpConnector, Topic, TopicInterest, TopicPartition, WallClock,
 };

@@ -39,9 +39,8 @@ pub enum ErrorKind {
     Serialization,
     /// The assignment moved on: the partition is not this member's any more.
     NotAssigned,
-    /// The user's own code failed: a listener, a handler, an interceptor.
-    User,
-    /// It was given up on demand: the producer was told to purge what it had.
+    /// It was given up on demand: the producer was told to purge what it had, or (as interceptors are told) the future that was sending
+    /// the record was dropped.
     Purged,
     /// The transaction has ended or can only be aborted: what belongs to it is not taken any more, or was given up with it.
     TransactionEnded,

@@ -362,7 +362,7 @@ impl Shared {
     }
 
     #[cold]
-    fn not_known(&self) -> NotTaken {
+    pub(crate) fn not_known(&self) -> NotTaken {
         if self.is_closed.load(Ordering::Acquire) { NotTaken::Error(closed()) } else { NotTaken::UnknownTopic }
     }
 }

@@ -121,7 +121,8 @@ impl ProducerBuilder {
     /// the profile has an opinion on it. The profile, printed, says what that is.
     pub fn profile(mut self, profile: Profile) -> Self {
         profile.apply(&mut self.config);
-        self.idempotence = Some(true);
+        // Decided by acks, unless it is set afterwards.
+        self.idempotence = None;
         self
     }
 
@@ -133,13 +134,15 @@ impl ProducerBuilder {
     }
 
     /// How long a batch that is not full waits for more records. Default 5 ms. Longer: fuller batches, later acks; zero sends as soon
-    /// as the broker is ready for more. Java: `linger.ms`.
+    /// as the broker is ready for more. At most 24 days, and no more than [`delivery_timeout`](Self::delivery_timeout) leaves. Java:
+    /// `linger.ms`.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.linger = linger;
         self
     }
 
-    /// Bytes at which a batch is full, before compression. Default 16 KiB. Larger: fewer requests, more memory per partition. Java:
+    /// Bytes at which a batch is full, before compression. Default 16 KiB; at least 512, at most
+    /// [`max_request_size`](Self::max_request_size) and [`buffer_memory`](Self::buffer_memory). Larger: fewer requests, more memory per partition. Java:
     /// `batch.size` (which estimates compressed bytes).
     pub fn batch_size(mut self, bytes: usize) -> Self {
         self.config.batch_size = bytes;
@@ -153,7 +156,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Bytes for records that are not acknowledged yet; beyond them `send` waits. Default 32 MiB. Counted by buffer, so it is what is
+    /// Bytes for records that are not acknowledged yet; beyond them `send` waits. Default 32 MiB; at least
+    /// [`batch_size`](Self::batch_size), at most 1 TiB. Counted by buffer, so it is what is
     /// really held. Java: `buffer.memory`.
     pub fn buffer_memory(mut self, bytes: usize) -> Self {
         self.config.buffer_memory = bytes;
@@ -189,33 +193,34 @@ impl ProducerBuilder {
         self
     }
 
-    /// How many requests may be under way to one broker, and how many batches of one partition. Default and largest 5: a broker
+    /// How many requests may be under way to one broker, and how many batches of one partition. At least 1, default and largest 5: a broker
     /// recognises repeats of the last five batches. Java: `max.in.flight.requests.per.connection`.
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.config.max_in_flight = requests;
         self
     }
 
-    /// The most bytes in one request, and so of one record. Default 1 MiB; brokers have a limit of their own
+    /// The most bytes in one request, and so of one record. Default 1 MiB; at least [`batch_size`](Self::batch_size), at most 1 GiB. Brokers have a limit of their own
     /// (`message.max.bytes`). Java: `max.request.size`.
     pub fn max_request_size(mut self, bytes: usize) -> Self {
         self.config.max_request_size = bytes;
         self
     }
 
-    /// How long a broker may take for an answer before its connection is given up. Default 30 s. Java: `request.timeout.ms`.
+    /// How long a broker may take for an answer before its connection is given up. Default 30 s; 1 ms to 24 days. Java: `request.timeout.ms`.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.config.request_timeout = timeout;
         self
     }
 
-    /// From `send` to the last attempt: after this a record has failed. Default 120 s. Java: `delivery.timeout.ms`.
+    /// From `send` to the last attempt: after this a record has failed. Default 120 s; at least [`linger`](Self::linger) plus
+    /// [`request_timeout`](Self::request_timeout), at most 24 days. Java: `delivery.timeout.ms`.
     pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
         self.config.delivery_timeout = timeout;
         self
     }
 
-    /// How long `send` waits for room and for a topic's first metadata. Default 60 s. Java: `max.block.ms`.
+    /// How long `send` waits for room and for a topic's first metadata. Default 60 s; at most 24 days. Java: `max.block.ms`.
     pub fn max_block(mut self, timeout: Duration) -> Self {
         self.config.max_block = timeout;
         self
@@ -256,6 +261,13 @@ impl ProducerBuilder {
     /// broker takes on a bad day. Java: `partitioner.availability.timeout.ms` (and there only together with the adaptive part).
     pub fn partitioner_availability_timeout(mut self, timeout: Duration) -> Self {
         self.config.partitioning.availability_timeout = timeout;
+        self
+    }
+
+    /// Whether each topic is [looked at](Producer::preflight) when it is first sent to, and warned of if acknowledged records could be
+    /// lost. Default false; [`Profile::Durable`] sets it. It costs a request for each topic. Java has no such setting.
+    pub fn preflight(mut self, on: bool) -> Self {
+        self.config.preflight = on;
         self
     }
 
@@ -467,7 +479,7 @@ const MIN_BATCH: usize = 512;
 /// A frame's length is a signed 32-bit number; half of it leaves room for what is not records.
 const MAX_REQUEST: usize = 1 << 30;
 /// Kafka's requests carry times as milliseconds in a signed 32-bit number.
-const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+pub(crate) const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 /// Counted in kibibytes as `u32` (see `pool.rs`), with room to spare.
 const MAX_MEMORY: usize = 1 << 40;
 

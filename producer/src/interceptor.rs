@@ -25,7 +25,10 @@ pub trait Interceptor: Send + Sync + fmt::Debug {
     }
 
     /// Records have their result. Called once for each batch, on the producer's own thread (or that of whoever closes or purges),
-    /// before those who await the records are woken; and for each record that `send` refused, where it was refused.
+    /// before those who await the records are woken; and once for each record that was shown to [`on_send`](Self::on_send) and then
+    /// refused, where it was refused. Dropping the future of a `send` that still waits refuses its record
+    /// ([`ErrorKind::Purged`](milena_client::ErrorKind::Purged)). A record that [`append`](crate::Producer::append) had no room for
+    /// was not refused: it stays with its owner, who may try again.
     ///
     /// (Java calls it for each record. Here a batch is what the broker acknowledges, and its records have offsets in a row.)
     fn on_acknowledgement(&self, acknowledged: &Acknowledged<'_>) {
@@ -72,6 +75,10 @@ impl Interceptors {
         self.0.push(Arc::new(interceptor));
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -104,10 +111,12 @@ impl Interceptors {
 
     /// A record that all have seen is not taken after all.
     pub(crate) fn on_refused(&self, record: &impl AsRecord, error: &Error) {
-        record.with_view(|view| {
-            let (topic, partition) = (view.topic, view.partition);
-            self.on_acknowledgement(&Acknowledged { topic, partition, records: 1, result: Err(error) });
-        });
+        record.with_view(|view| self.on_refused_at(view.topic, view.partition, error));
+    }
+
+    /// The same, by the record's place.
+    pub(crate) fn on_refused_at(&self, topic: &str, partition: Option<i32>, error: &Error) {
+        self.on_acknowledgement(&Acknowledged { topic, partition, records: 1, result: Err(error) });
     }
 }
 

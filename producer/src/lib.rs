@@ -31,6 +31,7 @@ mod delivery;
 mod driver;
 mod interceptor;
 mod load;
+mod lookups;
 mod metrics;
 mod partitioner;
 mod permit;

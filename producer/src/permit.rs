@@ -50,7 +50,8 @@ impl Permit {
     }
 
     /// Takes a record, without waiting. Its key, value and headers (their names, their values, and 10 bytes for each) may have as
-    /// many bytes as were reserved.
+    /// many bytes as were reserved; headers that interceptors and the partitioner add count. The topic must have been
+    /// [prepared](crate::Producer::prepare_topic) or sent to: one that the producer has not seen is looked up meanwhile, and is an error.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`] when it has more than were reserved, and there is no room for it; else as

@@ -9,7 +9,7 @@ use milena_client::{Client, Error, ErrorKind, Outcome, Owner};
 
 use crate::accumulator::Anyone;
 use crate::append::{NotTaken, Run};
-use crate::config::{Config, ProducerBuilder};
+use crate::config::{Config, LONGEST, ProducerBuilder};
 use crate::delivery::{Delivery, Done};
 use crate::driver;
 use crate::metrics::PartitionQueue;
@@ -91,19 +91,10 @@ impl Producer {
     /// Safe: dropped before it is ready, nothing was taken. Nothing is awaited after a record has been taken.
     #[inline]
     pub async fn send(&self, record: &impl AsRecord) -> Result<Delivery, Error> {
-        let shared = &*self.inner.shared;
-        if shared.owes() {
-            shared.give_way().await;
-        }
-        if !shared.config.interceptors.is_empty() {
-            return Box::pin(self.sending().send_intercepted(record)).await;
-        }
-        match record.with_view(|view| shared.append(view, &mut None, Anyone)) {
-            Ok(delivery) => Ok(delivery),
-            Err(why) => Box::pin(self.sending().send_slowly(record, why)).await,
-        }
+        self.sending().send(record).await
     }
 
+    #[inline]
     fn sending(&self) -> Sending<'_, Anyone> {
         Sending { shared: &self.inner.shared, claim: Anyone }
     }
@@ -112,7 +103,8 @@ impl Producer {
     ///
     /// # Errors
     /// As [`send`](Self::send), and [`ErrorKind::Limit`] at once when there is no room. A topic that the producer has not seen before
-    /// is [`ErrorKind::UnknownTopicOrPartition`]; it is looked up meanwhile (see also [`prepare_topic`](Self::prepare_topic)).
+    /// is [`ErrorKind::UnknownTopicOrPartition`]; it is looked up meanwhile (see also [`prepare_topic`](Self::prepare_topic)). If that
+    /// fails, because of the name or of missing rights for instance, the next call returns why.
     pub fn try_send(&self, record: &impl AsRecord) -> Result<Delivery, Error> {
         self.sending().try_send(record)
     }
@@ -235,7 +227,8 @@ impl Producer {
     /// [`max_block`](ProducerBuilder::max_block) at a time. Not for a thread of an async runtime.
     ///
     /// # Errors
-    /// As [`send`](Self::send); the first record that was not taken is then the next one in `records`.
+    /// As [`send`](Self::send), for the first record in `records`, which is then still there. Records before it were taken: then it
+    /// is no error but [`Appended::error`], and the first record that was not taken is the next one in `records`.
     pub fn append_blocking<R: AsRecord>(
         &self,
         topic: &str,
@@ -273,7 +266,7 @@ impl Producer {
     }
 
     /// Takes no more records, delivers what there is, by `deadline` from now at the latest, and ends the producer's tasks and
-    /// connections.
+    /// connections. More than 24 days are as good as 24.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] when records were left at the deadline: how many certainly were not written, and of how many nobody can
@@ -283,7 +276,7 @@ impl Producer {
     /// Dropped, the producer takes no more records, goes on delivering what it has, and ends when it is dropped.
     pub async fn close(&self, deadline: Duration) -> Result<(), Error> {
         let shared = &self.inner.shared;
-        let deadline = shared.link.now() + deadline;
+        let deadline = shared.link.now() + deadline.min(LONGEST);
         shared.shut();
         let pending = shared.hurry();
         let mut timer = shared.link.sleep_until(deadline);
@@ -333,6 +326,15 @@ impl Appended {
     /// Whether it stopped because there is no room at the moment.
     pub fn is_full(&self) -> bool {
         matches!(self.run.stopped, Some(NotTaken::NoRoom(..)))
+    }
+
+    /// Why it stopped before the end of the records, if that was not for want of room: what the next one would be refused with. Who
+    /// has appended with [`append_blocking`](Producer::append_blocking) is told of want of room here as well, as it has waited for it.
+    pub fn error(&self) -> Option<&Error> {
+        match &self.run.stopped {
+            Some(NotTaken::Error(error)) => Some(error),
+            _ => None,
+        }
     }
 
     /// Waits until all of them have their results.

@@ -8,7 +8,7 @@ use milena_protocol::records::Compression;
 use crate::config::{Acks, Config};
 
 /// A starting point for a producer's settings: see [`ProducerBuilder::profile`](crate::ProducerBuilder::profile). Printed, it says
-/// what it sets and what each setting means.
+/// what each of a producer's settings is with it, those that it leaves at their defaults too, and what that means.
 ///
 /// None of them gives durability up: all keep `acks = all` and idempotence.
 ///
@@ -120,12 +120,26 @@ fn meanings(config: &Config) -> Vec<(&'static str, String, String)> {
             ("murmur2".to_owned(), "a key has its partition, as in Java; without one a record goes where there is room")
         }
     };
+    let silence = match config.partitioning.availability_timeout {
+        Duration::ZERO => ("off".to_owned(), "a broker that is silent gets records without a key like the others"),
+        timeout => (format!("{timeout:?}"), "a broker that is silent for longer gets no records that can go elsewhere"),
+    };
     let level = config.compression_level.map_or(String::new(), |level| format!(" level {level}"));
     let row = |name, value: String, meaning: String| (name, value, meaning);
     vec![
         row("acks", acks.0.to_owned(), acks.1.to_owned()),
         row("idempotence", repeats.0.to_owned(), repeats.1.to_owned()),
         row("partitioner", partitioner.0, partitioner.1.to_owned()),
+        row(
+            "partitioner_adaptive",
+            on_or_off(config.partitioning.adaptive),
+            if config.partitioning.adaptive {
+                "records without a key rather go where less waits".to_owned()
+            } else {
+                "records without a key go everywhere alike, also to slow brokers".to_owned()
+            },
+        ),
+        row("partitioner_availability_timeout", silence.0, silence.1.to_owned()),
         row("linger", if config.linger.is_zero() { "0".to_owned() } else { format!("{:?}", config.linger) }, linger),
         row("batch_size", bytes(config.batch_size), "a batch with that many bytes is full".to_owned()),
         row(
@@ -162,14 +176,23 @@ fn meanings(config: &Config) -> Vec<(&'static str, String, String)> {
         ),
         row(
             "preflight",
-            if config.preflight { "on" } else { "off" }.to_owned(),
+            on_or_off(config.preflight),
             if config.preflight {
                 "each topic is looked at, and a warning says what would lose acknowledged records".to_owned()
             } else {
                 "topics are looked at when somebody asks".to_owned()
             },
         ),
+        row(
+            "interceptors",
+            config.interceptors.len().to_string(),
+            "see each record before it is sent, and what became of it".to_owned(),
+        ),
     ]
+}
+
+fn on_or_off(on: bool) -> String {
+    if on { "on" } else { "off" }.to_owned()
 }
 
 fn bytes(bytes: usize) -> String {
@@ -204,7 +227,7 @@ mod tests {
         assert!(text.contains("batch_size = 128 KiB") && text.contains("waits 50ms for more"), "{text}");
         let text = Profile::Durable.to_string();
         assert!(text.contains("acks = all") && text.contains("preflight = on"), "{text}");
-        assert!(text.lines().count() == 15 && text.lines().skip(1).all(|line| line.len() > 40), "{text}");
+        assert!(text.lines().count() == 18 && text.lines().skip(1).all(|line| line.len() > 40), "{text}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use crate::accumulator::{Claim, closed};
 use crate::append::{NotTaken, Run};
 use crate::delivery::Delivery;
+use crate::interceptor::Interceptors;
+use crate::lookups::LookUp;
 use crate::metrics::Metrics;
 use crate::pool::Charge;
 use crate::producer::{Appended, first_failure, settled};
@@ -66,11 +68,13 @@ impl<C: Claim> Sending<'_, C> {
     pub(crate) async fn send_intercepted(self, record: &impl AsRecord) -> Result<Delivery, Error> {
         let interceptors = &self.shared.config.interceptors;
         let record = interceptors.on_send(record, None);
+        let shown = Shown { interceptors, record: &record, is_settled: false };
         let sent = match record.with_view(|view| self.shared.append_again(view, &mut None, self.claim)) {
             Ok(delivery) => Ok(delivery),
             Err(why) => self.send_slowly(&record, why).await,
         };
-        sent.inspect_err(|error| interceptors.on_refused(&record, error))
+        shown.settle(&sent);
+        sent
     }
 
     /// Sends records one after the other; what is taken goes to `deliveries`.
@@ -174,13 +178,7 @@ impl<C: Claim> Sending<'_, C> {
                     self.shared.metrics.on_exhausted(self.shared.link.now());
                     no_room(self.shared, bytes, when)
                 }
-                NotTaken::UnknownTopic => {
-                    self.learn_topic_in_background(view.topic);
-                    Error::new(
-                        ErrorKind::UnknownTopicOrPartition,
-                        format!("the topic {:?} is being looked up: try again in a moment.", view.topic),
-                    )
-                }
+                NotTaken::UnknownTopic => self.look_up(view.topic),
             })
         })
     }
@@ -199,13 +197,7 @@ impl<C: Claim> Sending<'_, C> {
         let mut run = self.append_run(topic, partition, records, &mut None);
         match run.stopped.take() {
             Some(NotTaken::Error(error)) if run.taken == 0 => Err(error),
-            Some(NotTaken::UnknownTopic) => {
-                self.learn_topic_in_background(topic);
-                Err(Error::new(
-                    ErrorKind::UnknownTopicOrPartition,
-                    format!("the topic {topic:?} is being looked up: try again in a moment, or prepare it first."),
-                ))
-            }
+            Some(NotTaken::UnknownTopic) => Err(self.look_up(topic)),
             stopped => {
                 run.stopped = stopped;
                 Ok(Appended { run })
@@ -226,16 +218,30 @@ impl<C: Claim> Sending<'_, C> {
             let run = self.append_run(topic, partition, records, &mut prepaid.charge);
             let stopped = all.extend(run);
             let deadline = shared.link.now() + shared.config.max_block;
-            match stopped {
+            let failed = match stopped {
                 None => return Ok(Appended { run: all }),
-                Some(NotTaken::Error(error)) => return Err(error),
-                Some(NotTaken::UnknownTopic) => {
-                    park_on(self.learn_topic(topic, deadline))?;
-                }
-                Some(NotTaken::NoRoom(bytes, _)) => {
-                    prepaid.charge = Some(park_on(self.wait_for_room(bytes, deadline))?);
-                }
+                Some(NotTaken::Error(error)) => error,
+                Some(NotTaken::UnknownTopic) => match park_on(self.learn_topic(topic, deadline)) {
+                    Ok(_) => continue,
+                    Err(error) => error,
+                },
+                Some(NotTaken::NoRoom(bytes, _)) => match park_on(self.wait_for_room(bytes, deadline)) {
+                    Ok(charge) => {
+                        prepaid.charge = Some(charge);
+                        continue;
+                    }
+                    Err(error) => {
+                        // They have seen the record when there was no room for it.
+                        shared.config.interceptors.on_refused_at(topic, Some(partition), &error);
+                        error
+                    }
+                },
+            };
+            if all.taken == 0 {
+                return Err(failed);
             }
+            all.stopped = Some(NotTaken::Error(failed));
+            return Ok(Appended { run: all });
         }
     }
 
@@ -252,6 +258,11 @@ impl<C: Claim> Sending<'_, C> {
             return shared.append_run(topic, partition, records, prepaid, self.claim);
         }
         let mut run = Run::default();
+        if shared.topics.get(topic).is_none() {
+            // Before they see a record that is not taken: it will be tried again.
+            run.stopped = Some(shared.not_known());
+            return run;
+        }
         while let Some(record) = records.peek() {
             let record = interceptors.on_send(record, Some((topic, partition)));
             let mut one = std::iter::once(&record).peekable();
@@ -283,32 +294,41 @@ impl<C: Claim> Sending<'_, C> {
         if shared.is_closed.load(Ordering::Acquire) {
             return Err(closed());
         }
-        if topic.is_empty() || topic.len() > 249 {
-            return Err(Error::new(
-                ErrorKind::UnknownTopicOrPartition,
-                format!(
-                    "{topic:?} is no topic's name: it has 1 to 249 letters, digits, dots, underscores and hyphens."
-                ),
-            ));
-        }
+        check_name(topic)?;
         let _timed = Timed::start(shared, |metrics| &metrics.metadata_wait_time);
         let known = shared.link.topic(topic, deadline).await?;
         shared.add_topic(&known);
         Ok(known.partitions.len() as i32)
     }
 
-    fn learn_topic_in_background(self, topic: &str) {
-        let (shared, topic) = (self.shared.clone(), topic.to_owned());
-        if let Some(known) = shared.link.metadata().topic(&topic).filter(|known| !known.partitions.is_empty()) {
-            return shared.add_topic(known);
+    /// Looks a topic up in the background, unless somebody does. Returns what to tell who cannot wait: that it is being looked up, or
+    /// how the last look-up failed.
+    #[cold]
+    fn look_up(self, topic: &str) -> Error {
+        let shared = self.shared;
+        if let Err(error) = check_name(topic) {
+            return error;
         }
-        let link = shared.link.clone();
-        link.spawn("producer-topic", async move {
-            let deadline = shared.link.now() + shared.config.max_block;
-            if let Ok(known) = shared.link.topic(&topic, deadline).await {
-                shared.add_topic(&known);
+        if let Some(known) = shared.link.metadata().topic(topic).filter(|known| !known.partitions.is_empty()) {
+            shared.add_topic(known);
+        } else {
+            match shared.look_ups.begin(topic) {
+                LookUp::Failed(error) => return error,
+                LookUp::UnderWay => {}
+                LookUp::Begin => {
+                    let (looking, topic) = (shared.clone(), topic.to_owned());
+                    shared.link.spawn("producer-topic", async move {
+                        let deadline = looking.link.now() + looking.config.max_block;
+                        let known = looking.link.topic(&topic, deadline).await;
+                        looking.look_ups.end(&topic, known.map(|known| looking.add_topic(&known)));
+                    });
+                }
             }
-        });
+        }
+        Error::new(
+            ErrorKind::UnknownTopicOrPartition,
+            format!("the topic {topic:?} is being looked up: try again in a moment, or prepare it first."),
+        )
     }
 
     pub(crate) async fn wait_for_room(self, bytes: usize, deadline: Instant) -> Result<Charge, Error> {
@@ -323,6 +343,41 @@ impl<C: Claim> Sending<'_, C> {
                 let waited = format!("after max_block ({:?})", shared.config.max_block);
                 Err(no_room(shared, bytes, &waited))
             }
+        }
+    }
+}
+
+fn check_name(topic: &str) -> Result<(), Error> {
+    if (1..=249).contains(&topic.len()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::UnknownTopicOrPartition,
+        format!("{topic:?} is no topic's name: it has 1 to 249 letters, digits, dots, underscores and hyphens."),
+    ))
+}
+
+/// A record that interceptors have seen, until it is taken: they are told if it is not, also when who sends it does not wait for that.
+struct Shown<'a, R: AsRecord> {
+    interceptors: &'a Interceptors,
+    record: &'a R,
+    is_settled: bool,
+}
+
+impl<R: AsRecord> Shown<'_, R> {
+    fn settle(mut self, sent: &Result<Delivery, Error>) {
+        self.is_settled = true;
+        if let Err(error) = sent {
+            self.interceptors.on_refused(self.record, error);
+        }
+    }
+}
+
+impl<R: AsRecord> Drop for Shown<'_, R> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            let error = Error::new(ErrorKind::Purged, "who sent the record stopped waiting before it was taken.");
+            self.interceptors.on_refused(self.record, &error);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::delivery::{Done, Ending, Placed};
 use crate::driver;
 use crate::interceptor::Acknowledged;
+use crate::lookups::LookUps;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::preflight::Warned;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) transaction: Option<Transactional>,
     /// What about the topics was warned of already.
     pub(crate) warned: Warned,
+    /// Topics that somebody who does not wait has asked for.
+    pub(crate) look_ups: LookUps,
     gathers: AtomicU64,
 }
 
@@ -82,6 +85,7 @@ impl Shared {
             is_closed: AtomicBool::new(false),
             transaction,
             warned: Warned::default(),
+            look_ups: LookUps::default(),
             gathers: AtomicU64::new(0),
             link,
         }

@@ -379,6 +379,92 @@ impl Interceptor for Witness {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn interceptors_are_told_once_of_each_record_that_was_refused_after_they_saw_it() {
+    let cluster = cluster();
+    let witness = Witness::default();
+    let (client, producer) = producer(&cluster, |builder| {
+        let small = builder.buffer_memory(16 << 10).max_batch_size(16 << 10).max_block(millis(100));
+        small.interceptor(witness.clone())
+    })
+    .await;
+    let refused = || {
+        let seen = std::mem::take(&mut *witness.0.lock().unwrap());
+        let errors: Vec<_> =
+            seen.acknowledged.iter().filter_map(|one| one.2.err().map(|kind| (one.0, one.1, kind))).collect();
+        (seen.sent.len(), errors)
+    };
+    // Nobody sees a record of a topic that must be looked up first.
+    let mut run = [OwnedRecord::to("").value("a")].into_iter().peekable();
+    producer.append("orders", 0, &mut run).unwrap_err();
+    assert_eq!(refused(), (0, vec![]));
+    producer.prepare_topic("orders").await.unwrap();
+    // One that waits for room and is dropped meanwhile.
+    cluster.faults().when(Api::Produce).times(1).then(Reaction::DelayAnswer(Duration::from_secs(1)));
+    let large = "x".repeat(9 << 10);
+    let record = Record::to("orders").partition(0).value(&large);
+    let first = producer.send(&record).await.unwrap();
+    assert!(tokio::time::timeout(millis(10), producer.send(&record)).await.is_err());
+    assert_eq!(refused(), (2, vec![(Some(0), 1, ErrorKind::Purged)]));
+    // One that there was no room for, and that is tried again, was not refused; one that waited in vain was.
+    let mut run = [&record].into_iter().peekable();
+    assert!(producer.append("orders", 0, &mut run).unwrap().is_full());
+    assert_eq!(refused(), (1, vec![]));
+    assert_eq!(producer.send(&record).await.unwrap_err().kind(), ErrorKind::Limit);
+    assert_eq!(refused(), (1, vec![(Some(0), 1, ErrorKind::Limit)]));
+    first.await.unwrap();
+    end(cluster, client, producer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_is_looked_up_once_at_a_time_and_the_next_call_is_told_why_that_failed() {
+    let cluster = cluster();
+    let (client, producer) = producer(&cluster, |builder| builder.max_block(millis(500))).await;
+    let record = Record::to("no/such/name").value("x");
+    let before = client.tasks();
+    for _ in 0..10 {
+        let error = producer.try_send(&record).unwrap_err();
+        assert!(error.to_string().contains("is being looked up"), "{error}");
+    }
+    assert_eq!(client.tasks(), before + 1);
+    sleep(Duration::from_secs(1)).await;
+    let error = producer.try_send(&record).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Broker(ErrorCode::INVALID_TOPIC_EXCEPTION)), "{error}");
+    let mut run = [&record].into_iter().peekable();
+    let error = producer.append("no/such/name", 0, &mut run).unwrap_err();
+    assert!(error.to_string().contains("is being looked up"), "a new one: {error}");
+    end(cluster, client, producer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_blocking_append_has_taken_before_it_failed_is_not_lost() {
+    let cluster = cluster();
+    let (client, producer) = producer(&cluster, |builder| builder.max_request_size(16 << 10)).await;
+    producer.prepare_topic("orders").await.unwrap();
+    let large = "x".repeat(20 << 10);
+    let mut run = ["a", "b", &large, "c"].into_iter().map(|value| Record::to("orders").value(value)).peekable();
+    let appended = producer.append_blocking("orders", 0, &mut run).unwrap();
+    assert_eq!((appended.count(), appended.is_full()), (2, false));
+    assert_eq!(appended.error().map(Error::kind), Some(ErrorKind::Limit));
+    appended.delivered().await.unwrap();
+    assert_eq!(producer.append_blocking("orders", 0, &mut run).unwrap_err().kind(), ErrorKind::Limit);
+    assert_eq!(run.count(), 2, "the large one is still there");
+    end(cluster, client, producer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_after_a_profile_counts_and_any_deadline_is_one() {
+    let cluster = cluster();
+    let (client, producer) = producer(&cluster, |builder| {
+        builder.idempotence(true).profile(milena_producer::Profile::Throughput).acks(milena_producer::Acks::Leader)
+    })
+    .await;
+    producer.close(Duration::MAX).await.unwrap();
+    let transactional = Producer::builder(&client).transactional_id("id").build().await.unwrap();
+    transactional.close(Duration::MAX).await.unwrap();
+    client.close().await;
+}
+
 #[derive(Debug)]
 struct Panics;
 

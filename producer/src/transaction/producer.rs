@@ -9,7 +9,7 @@ use milena_client::{Client, Error, ErrorKind};
 use super::error::InitialiseError;
 use super::handle::Transaction;
 use super::state::Transactional;
-use crate::config::Config;
+use crate::config::{Config, LONGEST};
 use crate::driver;
 use crate::producer::Inner;
 use crate::sending::Timed;
@@ -79,7 +79,7 @@ impl TransactionalProducer {
     pub async fn close(self, deadline: Duration) -> Result<(), Error> {
         let shared = &self.inner.shared;
         shared.shut();
-        let mut timer = shared.link.sleep_until(shared.link.now() + deadline);
+        let mut timer = shared.link.sleep_until(shared.link.now() + deadline.min(LONGEST));
         tokio::select! {
             biased;
             () = self.inner.owner.close() => Ok(()),
