@@ -24,9 +24,10 @@ Each run is a process of its own. CPU is user and system time of that process, m
 sent in a fixed time after a warm-up, every delivery awaited or counted by its callback. acks=all, idempotent (but for rskafka, which
 cannot), linger 5 ms, batches of 16 KB, keys of 16 bytes hashed as Java does (rskafka has no partitioner: its keys are hashed by the
 program), values like JSON. At most 10,000 deliveries are outstanding, with 100 partitions 100,000: enough to fill the batches. milena
-is used through `send` with its defaults, so its open batches may grow to 64 KB while five are in flight; librdkafka, krafka and
-rskafka cannot have five batches of a partition under way in order and idempotently, and confluent-kafka can. milena's sockets have
-a thread of their own, as by default, and librdkafka has its threads; the other three share a runtime of two workers.
+is used through `send` with its defaults, so its open batches may grow to 64 KB while five are in flight; librdkafka and krafka, when
+idempotent, have one batch of a partition under way at a time. milena's sockets have a thread of their own, as by default, and
+librdkafka has its threads; the others share a runtime of two workers. confluent-kafka 1.0 is in the tables only if it was built
+(`--with-confluent`: a quarter of an hour and 4 GB of memory, because its libraries for C come along).
 
 The null broker takes one request of a connection at a time, as Kafka does, keeps nothing, and answers at once.
 ";

@@ -20,6 +20,8 @@ fn config(job: &Job) -> ClientConfig {
         .set("bootstrap.servers", &job.bootstrap_servers)
         .set("enable.idempotence", "true")
         .set("linger.ms", LINGER.as_millis().to_string())
+        // As many as the others have outstanding; by default ten times as many.
+        .set("queue.buffering.max.messages", job.window().to_string())
         .set("batch.size", job.load.batch.to_string())
         .set("compression.type", if job.load.lz4 { "lz4" } else { "none" })
         .set("partitioner", "murmur2_random");
