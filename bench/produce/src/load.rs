@@ -103,13 +103,14 @@ struct Source {
 
 impl Source {
     fn new(load: Load) -> Self {
-        let count = (BYTES_OF_VALUES / load.value_size.max(1)).max(16);
+        let count = (BYTES_OF_VALUES / load.value_size.max(1)).next_power_of_two();
         Self { load, values: (0..count as u64).map(|n| value(n, load.value_size).into()).collect() }
     }
 
-    #[inline]
+    // What this loop itself costs is in every client's figure: nothing is divided, and nothing goes through memory.
+    #[inline(always)]
     fn shot<'a>(&'a self, n: u64, key: &'a mut [u8; 16], due_us: u64) -> Shot<'a> {
-        let value = &self.values[(n % self.values.len() as u64) as usize];
+        let value = &self.values[n as usize & (self.values.len() - 1)];
         if self.load.keyed {
             write_key(key, n);
             return Shot { key: Some(key), partition: None, value, due_us };

@@ -17,7 +17,7 @@ const HOW: &str = "\
 Written by `cargo xtask bench produce`; not by hand.
 
 Two shared cores carry the client, the broker and whatever else the machine does; that is said for each part. So a figure is worth
-what the figures beside it are worth: all clients of a case take turns in one run, five rounds of them, and medians stand here
+what the figures beside it are worth: all clients of a case take turns in one run, as many rounds as are said, and medians stand here
 (with the least and the most). Compare within a table, never with another day's.
 
 Each run is a process of its own. CPU is user and system time of that process, memory is its peak (`VmHWM`), and the records are those
@@ -45,7 +45,10 @@ pub(crate) fn render(measured: &Measured, goals: &[Goal], quick: bool) -> String
     for part in Part::ALL {
         let Some(runs) = measured.part(part) else { continue };
         let _ = write!(text, "\n## {}\n\n{}\n", title(part), remark(part));
-        let _ = writeln!(text, "\nOther processes used {:.2} of the two cores meanwhile.", runs.others);
+        let rounds =
+            runs.rows.first().and_then(|row| Runs::of(&runs.rows, &row.case, row.client)).map_or(0, |all| all.count());
+        let _ =
+            writeln!(text, "\nRounds: {rounds}. Other processes used {:.2} of the two cores meanwhile.", runs.others);
         for case in case::cases(part, quick) {
             let rows: Vec<Runs<'_>> = Client::RUST
                 .into_iter()
