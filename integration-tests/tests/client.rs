@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use milena::{Client, ErrorCode, ErrorKind, NewTopic, OffsetSpec, TopicPartition};
+use milena::{Client, ErrorCode, ErrorKind, NewTopic, OffsetSpec, Record, StartAt, TopicPartition};
 use milena_integration_tests::{Env, on_every_cluster};
 
 #[test]
@@ -30,6 +30,37 @@ fn topics_are_created_described_listed_and_deleted() {
         drop(admin);
         client.close().await;
         assert_eq!((client.tasks(), client.sockets(), client.spawner().threads()), (0, 0, 0));
+    });
+}
+
+#[test]
+fn records_are_deleted_up_to_an_offset_and_the_rest_stays() {
+    on_every_cluster("records_are_deleted_up_to_an_offset_and_the_rest_stays", async |env: &Env| {
+        let client = env.connect().await;
+        let topic = env.topic(&client, "deleted", 2).await;
+        let producer = client.producer().build().await.unwrap();
+        for n in 0..10 {
+            let value = n.to_string();
+            producer.send(&Record::to(&topic).partition(0).value(&value)).await.unwrap().await.unwrap();
+        }
+        producer.close(Duration::from_secs(5)).await.unwrap();
+        let admin = client.admin();
+        let partition = TopicPartition::new(topic.as_str(), 0);
+        let starts = admin.delete_records(&[(partition.clone(), 7)]).await.unwrap();
+        assert_eq!(starts[&partition], 7);
+        let first = admin.list_offsets(&[(partition.clone(), OffsetSpec::Earliest)]).await.unwrap();
+        assert_eq!(first[&partition], Some(7));
+        let error = admin.delete_records(&[(partition.clone(), 11)]).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::OFFSET_OUT_OF_RANGE), "{error}");
+        let mut reader =
+            client.partition_consumer().assign(topic.as_str(), [0], StartAt::Beginning).build().await.unwrap();
+        for n in 7..10 {
+            let record = reader.recv().await.unwrap().unwrap();
+            assert_eq!((record.offset(), record.value()), (n, Some(n.to_string().as_bytes())));
+        }
+        reader.close(Duration::from_secs(5)).await.unwrap();
+        drop(admin);
+        client.close().await;
     });
 }
 

@@ -97,12 +97,17 @@ async fn the_durable_profile_looks_at_each_topic_once_and_the_others_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_set_after_a_profile_counts_and_a_contradiction_to_it_is_refused() {
+async fn what_is_set_after_a_profile_counts_and_a_contradiction_is_refused() {
     let cluster = cluster();
     let client = common::client(&cluster, 1).connect().await.unwrap();
     let builder = Producer::builder(&client).profile(Profile::Throughput).linger(Duration::from_millis(7));
     let text = builder.describe();
     assert!(text.contains("linger = 7ms") && text.contains("batch_size = 128 KiB"), "{text}");
-    let error = Producer::builder(&client).profile(Profile::Durable).acks(Acks::Leader).build().await.unwrap_err();
+    // Fewer acks than the profile's are taken, and bring their consequence with them.
+    let fewer = Producer::builder(&client).profile(Profile::Durable).acks(Acks::Leader);
+    assert!(fewer.describe().contains("idempotence = off"), "{}", fewer.describe());
+    fewer.build().await.unwrap().close(Duration::from_secs(60)).await.unwrap();
+    let builder = Producer::builder(&client).profile(Profile::Durable).acks(Acks::Leader).idempotence(true);
+    let error = builder.build().await.unwrap_err();
     assert!(error.kind() == ErrorKind::Config && error.to_string().contains("acks = all"), "{error}");
 }
