@@ -8,17 +8,15 @@ use milena_protocol::records::BATCH_HEADER_BYTES;
 
 use crate::accumulator::Anyone;
 use crate::delivery::Delivery;
-use crate::pool::Charge;
 use crate::record::AsRecord;
-use crate::sending::Sending;
+use crate::sending::{Prepaid, Sending};
 use crate::shared::Shared;
 
 /// Room for one record: [`Producer::reserve`](crate::Producer::reserve) waits for it, [`send`](Self::send) does not wait any more.
 /// Dropped, the room goes back.
 #[must_use = "dropped, the room goes back"]
 pub struct Permit {
-    shared: Arc<Shared>,
-    charge: Option<Charge>,
+    room: Prepaid<Arc<Shared>>,
     bytes: usize,
 }
 
@@ -46,7 +44,7 @@ impl Permit {
         let needed = needed.max(shared.settings.largest_batch());
         let deadline = shared.link.now() + shared.config.max_block;
         let charge = Sending { shared, claim: Anyone }.wait_for_room(needed, deadline).await?;
-        Ok(Self { shared: shared.clone(), charge: Some(charge), bytes })
+        Ok(Self { room: Prepaid { shared: shared.clone(), charge: Some(charge) }, bytes })
     }
 
     /// Takes a record, without waiting. Its key, value and headers (their names, their values, and 10 bytes for each) may have as
@@ -57,16 +55,8 @@ impl Permit {
     /// [`ErrorKind::Limit`] when it has more than were reserved, and there is no room for it; else as
     /// [`Producer::try_send`](crate::Producer::try_send). Nothing was taken then, and the room goes back.
     pub fn send(mut self, record: &impl AsRecord) -> Result<Delivery, Error> {
-        let sending = Sending { shared: &self.shared, claim: Anyone };
-        sending.try_send_with(record, &mut self.charge, "beyond what was reserved")
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(charge) = self.charge.take() {
-            self.shared.pool.pay_back(charge);
-        }
+        let Prepaid { shared, charge } = &mut self.room;
+        Sending { shared, claim: Anyone }.try_send_with(record, charge, "beyond what was reserved")
     }
 }
 

@@ -1,6 +1,7 @@
 //! What all that send have in common, a producer, a transaction and its senders: waiting for a topic's metadata and for room.
 
 use std::iter::Peekable;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
@@ -126,7 +127,7 @@ impl<C: Claim> Sending<'_, C> {
     pub(crate) async fn send_slowly(self, record: &impl AsRecord, mut why: NotTaken) -> Result<Delivery, Error> {
         let shared = self.shared;
         let deadline = shared.link.now() + shared.config.max_block;
-        let mut prepaid = Prepaid { shared, charge: None };
+        let mut prepaid = Prepaid { shared: &**shared, charge: None };
         let mut chosen = None;
         loop {
             match why {
@@ -213,7 +214,7 @@ impl<C: Claim> Sending<'_, C> {
     ) -> Result<Appended, Error> {
         let shared = self.shared;
         let mut all = Run::default();
-        let mut prepaid = Prepaid { shared, charge: None };
+        let mut prepaid = Prepaid { shared: &**shared, charge: None };
         loop {
             let run = self.append_run(topic, partition, records, &mut prepaid.charge);
             let stopped = all.extend(run);
@@ -394,12 +395,12 @@ fn no_room(shared: &Shared, bytes: usize, when: &str) -> Error {
 }
 
 /// Room that was waited for and goes back if it is not needed after all.
-struct Prepaid<'a> {
-    shared: &'a Shared,
-    charge: Option<Charge>,
+pub(crate) struct Prepaid<S: Deref<Target = Shared>> {
+    pub(crate) shared: S,
+    pub(crate) charge: Option<Charge>,
 }
 
-impl Drop for Prepaid<'_> {
+impl<S: Deref<Target = Shared>> Drop for Prepaid<S> {
     fn drop(&mut self) {
         if let Some(charge) = self.charge.take() {
             self.shared.pool.pay_back(charge);

@@ -8,7 +8,7 @@ mod common;
 use std::net::SocketAddr;
 
 use common::name;
-use common::script::{Conn, Script, batch, code, compare, compare_or_write, first, text};
+use common::script::{Conn, Script, batch, code, compare, compare_or_write, first, text, three_real_brokers};
 use milena_protocol::StrBytes;
 use milena_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use milena_protocol::messages::create_topics_request::{
@@ -18,7 +18,7 @@ use milena_protocol::messages::delete_records_request::{DeleteRecordsPartition, 
 use milena_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use milena_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use milena_protocol::messages::*;
-use milena_testkit::{Cluster, real_bootstrap_servers};
+use milena_testkit::Cluster;
 
 fn said(message: Option<&StrBytes>, topic: &str) -> String {
     message.map_or("-".to_owned(), |message| message.as_str().replace(topic, "T"))
@@ -255,8 +255,7 @@ async fn the_in_process_cluster_answers_as_kafka_did() {
 
 #[tokio::test]
 async fn real_kafka_answers_as_it_did() {
-    let test = "portable_admin::real_kafka_answers_as_it_did";
-    let Some(servers) = real_bootstrap_servers(test).filter(|servers| servers.split(',').count() >= 3) else { return };
+    let Some(servers) = three_real_brokers("portable_admin::real_kafka_answers_as_it_did") else { return };
     let lines = run(first(&servers)).await;
     compare_or_write("this Kafka", "portable_admin.txt", EXPECTED, &lines);
 }

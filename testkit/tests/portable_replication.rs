@@ -8,7 +8,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::script::{Conn, Script, address, batch, code, compare, compare_or_write, first, text};
+use common::script::{Conn, Script, address, batch, code, compare, compare_or_write, first, text, three_real_brokers};
 use common::*;
 use milena_protocol::StrBytes;
 use milena_protocol::messages::create_topics_request::{
@@ -18,7 +18,7 @@ use milena_protocol::messages::fetch_response::PartitionData;
 use milena_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use milena_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use milena_protocol::messages::*;
-use milena_testkit::{Cluster, real_bootstrap_servers};
+use milena_testkit::Cluster;
 
 /// A topic with one partition, led by the first of these brokers.
 async fn topic(
@@ -242,8 +242,7 @@ async fn the_in_process_cluster_answers_as_kafka_did() {
 
 #[tokio::test]
 async fn real_kafka_answers_as_it_did() {
-    let test = "portable_replication::real_kafka_answers_as_it_did";
-    let Some(servers) = real_bootstrap_servers(test).filter(|servers| servers.split(',').count() >= 3) else { return };
+    let Some(servers) = three_real_brokers("portable_replication::real_kafka_answers_as_it_did") else { return };
     let lines = run(first(&servers)).await;
     compare_or_write("this Kafka", "portable_replication.txt", EXPECTED, &lines);
 }

@@ -36,6 +36,11 @@ pub(crate) fn text(s: &str) -> StrBytes {
     StrBytes::from_string(s.to_owned())
 }
 
+/// Real Kafka, if it is there and has three brokers.
+pub(crate) fn three_real_brokers(test: &str) -> Option<String> {
+    milena_testkit::real_bootstrap_servers(test).filter(|servers| servers.split(',').count() >= 3)
+}
+
 impl Script {
     pub(crate) fn new(bootstrap: SocketAddr) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
