@@ -128,6 +128,7 @@ async fn produce(arguments: &Arguments, servers: &str, codec: Option<Compression
     let (deliveries, waiting) = mpsc::channel(WAITING);
     let acks = tokio::spawn(await_acks(waiting, progress.clone()));
     let shown = tokio::spawn(show(progress.clone(), client.clone(), began));
+    let listening = tokio::spawn(listen(progress.clone()));
     let sent = send(arguments, &producer, input, &progress, deliveries).await;
     // The lines that were taken are written, also if a later one could not be read or sent.
     let _ = producer.flush().await;
@@ -139,6 +140,7 @@ async fn produce(arguments: &Arguments, servers: &str, codec: Option<Compression
     print_table(&progress, &client, began, arguments.bootstrap_servers.is_none());
     drop(producer);
     client.close().await;
+    listening.abort();
     sent?;
     closed.map_err(|error| error.to_string())?;
     progress.verdict()
@@ -219,16 +221,8 @@ async fn send(
     progress: &Arc<Progress>,
     deliveries: mpsc::Sender<Taken>,
 ) -> Outcome {
-    let stopped = Arc::new(AtomicBool::new(false));
-    let listening = tokio::spawn({
-        let stopped = stopped.clone();
-        async move {
-            let _ = tokio::signal::ctrl_c().await;
-            stopped.store(true, Ordering::Relaxed);
-        }
-    });
     let mut line = Vec::new();
-    while !stopped.load(Ordering::Relaxed) {
+    while !progress.stopped.load(Ordering::Relaxed) {
         line.clear();
         let read = input.reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
         let read = read.map_err(|error| format!("{} cannot be read on: {error}", input.name))?;
@@ -250,8 +244,23 @@ async fn send(
             break; // nobody waits for acks any more: the verdict says why
         }
     }
-    listening.abort();
     Ok(())
+}
+
+/// Ctrl-C once reads no further; what was taken is sent, which may take as long as the brokers do. Twice ends it at once, also while
+/// standard input or a broker has nothing to say.
+async fn listen(progress: Arc<Progress>) {
+    if tokio::signal::ctrl_c().await.is_err() {
+        return; // nobody can be listened to
+    }
+    progress.stopped.store(true, Ordering::Relaxed);
+    progress.clear();
+    eprintln!("stopping when what was taken is acknowledged; Ctrl-C again ends it at once");
+    if tokio::signal::ctrl_c().await.is_ok() {
+        let (sent, written) = (progress.sent.load(Ordering::Relaxed), progress.written.load(Ordering::Relaxed));
+        eprintln!("{sent} records were sent, and {written} of them are known to be written");
+        std::process::exit(130);
+    }
 }
 
 /// A line's key and value.
@@ -300,6 +309,8 @@ struct Progress {
     bytes: AtomicU64,
     written: AtomicU64,
     failed: AtomicU64,
+    /// Nothing more is to be read.
+    stopped: AtomicBool,
     /// Acks that are being timed.
     timing: AtomicU64,
     first_failure: Mutex<Option<milena::Error>>,
@@ -315,6 +326,7 @@ impl Progress {
             bytes: AtomicU64::new(0),
             written: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
             timing: AtomicU64::new(0),
             first_failure: Mutex::default(),
             latencies: Mutex::default(),

@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use milena_client::ClientBuilder;
-use milena_consumer::{Consumer, ConsumerBuilder, PartitionConsumer, PartitionConsumerBuilder};
+use milena_client::{ClientBuilder, Deserializer};
+use milena_consumer::{
+    CompactedTable, CompactedTableBuilder, Consumer, ConsumerBuilder, PartitionConsumer, PartitionConsumerBuilder,
+};
 use milena_producer::{Producer, ProducerBuilder};
 
 /// A connection to a Kafka cluster: the start of everything.
@@ -29,6 +31,20 @@ impl Client {
     /// Starts building a member of a consumer group (Java: `group.id`).
     pub fn consumer(&self, group: impl Into<Arc<str>>) -> ConsumerBuilder {
         Consumer::builder(&self.0, group)
+    }
+
+    /// Starts building a table in memory of a compacted topic: the last value of every key.
+    pub fn compacted_table<K, V>(
+        &self,
+        topic: impl Into<Arc<str>>,
+        key: impl Deserializer<K> + 'static,
+        value: impl Deserializer<V> + 'static,
+    ) -> CompactedTableBuilder<K, V>
+    where
+        K: Ord + Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        CompactedTable::builder(&self.0, topic, key, value)
     }
 
     /// Starts building a reader of chosen partitions, without a group (Java: `assign`).

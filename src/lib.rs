@@ -11,18 +11,22 @@ pub use milena_client::{
 };
 pub use milena_client::{Deserializer, SerializeError, Serializer, serde};
 pub use milena_consumer::{
-    Assignment, Assignments, Assignor, AssignorError, Consumer, ConsumerBuilder, ConsumerHandle, ConsumerRecord,
-    CooperativeSticky, GenerationHold, GroupMetadata, Headers, IsolationLevel, ListenerFuture, Member,
-    OffsetAndMetadata, OffsetReset, PartitionConsumer, PartitionConsumerBuilder, PartitionRecords, PartitionState,
-    RebalanceListener, RebalanceProtocol, RecordRef, Records, RecordsIter, StartAt, Subscription, TopicSizes,
+    Assignment, Assignments, Assignor, AssignorError, BatchError, CompactedTable, CompactedTableBuilder, Consumer,
+    ConsumerBuilder, ConsumerEvent, ConsumerHandle, ConsumerRecord, CooperativeSticky, Decoded, GenerationHold,
+    GroupMetadata, Headers, IsolationLevel, ListenerFuture, LogTruncation, Member, OffsetAndMetadata,
+    OffsetAndTimestamp, OffsetGone, OffsetReset, PartitionConsumer, PartitionConsumerBuilder, PartitionRecords,
+    PartitionState, PartitionStream, PartitionStreams, ReadError, ReaderHandle, ReadsRecords, RebalanceListener,
+    RebalanceProtocol, RecordPart, RecordRef, RecordStream, Records, RecordsIntoIter, RecordsIter, ResetReason,
+    SharedRecord, StartAt, Subscription, TableWatch, TopicSizes, TypedConsumer, TypedStream, UndecodableRecord,
+    UnreadableBatch,
 };
 pub use milena_producer::{
-    AbortError, Acknowledged, Acks, AddedHeaders, Appended, AsRecord, ByGeohash, Choice, ClusterView, CommitError,
-    Compression, Concern, Crc32, Delivery, Finding, Fnv1a, Geohash, Header, InitialiseError, Interceptor, Murmur2,
-    OwnedRecord, PartitionQueue, Partitioner, Permit, Placed, Producer, ProducerBuilder, Profile, Purge, Purged,
-    Record, RecordView, RoundRobin, Salted, SendsRecords, Sharded, Tiered, TimeBucket, TopicSettings, Transaction,
-    TransactionSender, TransactionalProducer, TransactionalProducerBuilder, Typed, TypedRecord, UninitialisedProducer,
-    Unplaced, geohash, murmur2_partition, sharded_key, time_bucket_key,
+    AbortError, Acknowledged, Acks, AddedHeaders, Appended, AsRecord, Backlog, ByGeohash, Choice, ClusterView,
+    CommitError, Compression, Concern, Crc32, Delivery, Finding, Fnv1a, Geohash, Header, InitialiseError, Interceptor,
+    Murmur2, OwnedRecord, PartitionQueue, Partitioner, Permit, Placed, Producer, ProducerBuilder, Profile, Purge,
+    Purged, Record, RecordView, RoundRobin, Salted, SendsRecords, Sharded, Tiered, TimeBucket, TopicSettings,
+    Transaction, TransactionSender, TransactionalProducer, TransactionalProducerBuilder, Typed, TypedRecord,
+    UninitialisedProducer, Unplaced, geohash, murmur2_partition, sharded_key, time_bucket_key,
 };
 pub use milena_protocol::{ApiKey, ErrorCode};
 

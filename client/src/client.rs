@@ -368,6 +368,7 @@ impl<C: From<Client>> ClientBuilder<C> {
         let config = Config {
             client_id,
             request_timeout: self.request_timeout,
+            metadata_max_age: self.metadata_max_age,
             allow_auto_create_topics: self.allow_auto_create_topics,
             recovery: self.recovery.strategy,
         };

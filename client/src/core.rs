@@ -14,7 +14,7 @@ use crate::connection::pool::Pool;
 use crate::coordinator::Coordinators;
 use crate::metadata::changes::Version;
 use crate::metadata::machine::MetadataMachine;
-use crate::metadata::snapshot::{Broker, Metadata};
+use crate::metadata::snapshot::{Broker, Doubts, Metadata};
 use crate::metrics::Metrics;
 use crate::outcomes::Outcomes;
 use crate::seam::Seed;
@@ -27,6 +27,7 @@ use crate::{Error, MetadataRecoveryStrategy, RefreshReason};
 pub(crate) struct Config {
     pub(crate) client_id: Arc<str>,
     pub(crate) request_timeout: Duration,
+    pub(crate) metadata_max_age: Duration,
     pub(crate) allow_auto_create_topics: bool,
     pub(crate) recovery: MetadataRecoveryStrategy,
 }
@@ -52,8 +53,9 @@ pub(crate) struct Core {
     pub(crate) question: AtomicU64,
     pub(crate) answered: AtomicU64,
     machine: Mutex<MetadataMachine>,
-    /// Held while the picture is replaced, so that a hint and an answer do not overwrite one another.
-    replacing: Mutex<()>,
+    /// Held while the picture is replaced, so that a hint and an answer do not overwrite one another; with what answers have said that
+    /// was not believed.
+    replacing: Mutex<Doubts>,
     last_failure: Mutex<Option<Error>>,
     bootstrap: Vec<(String, u16)>,
     /// Brokers that a coordinator look-up named and metadata has not, yet.
@@ -122,7 +124,7 @@ impl Core {
     /// Takes in an answer; true if it changed the picture.
     pub(crate) fn on_metadata(&self, response: &MetadataResponse) -> bool {
         *lock(&self.last_failure) = None;
-        self.replace(|metadata| metadata.after_answer(response))
+        self.replace(|metadata, doubts| metadata.after_answer(response, doubts))
     }
 
     pub(crate) fn on_metadata_failed(&self, error: Error) {
@@ -134,9 +136,9 @@ impl Core {
     }
 
     /// Replaces the picture, if `next` makes another one of it.
-    pub(crate) fn replace(&self, next: impl FnOnce(&Metadata) -> Option<Metadata>) -> bool {
-        let _replacing = lock(&self.replacing);
-        let Some(next) = next(&self.metadata.load()) else { return false };
+    pub(crate) fn replace(&self, next: impl FnOnce(&Metadata, &mut Doubts) -> Option<Metadata>) -> bool {
+        let mut doubts = lock(&self.replacing);
+        let Some(next) = next(&self.metadata.load(), &mut doubts) else { return false };
         let version = next.version;
         self.metadata.store(Arc::new(next));
         self.changes.set(version);

@@ -37,6 +37,10 @@ pub enum ErrorKind {
     Limit,
     /// A value could not be turned into bytes, or bytes into a value.
     Serialization,
+    /// A partition's log was cut: records that had been read are not in it any more (KIP-320).
+    LogTruncated,
+    /// The topic was deleted, and another one made under its name: offsets of the old one mean nothing there.
+    TopicRecreated,
     /// The assignment moved on: the partition is not this member's any more.
     NotAssigned,
     /// It was given up on demand: the producer was told to purge what it had, or (as interceptors are told) the future that was sending
@@ -68,6 +72,7 @@ struct Inner {
     api: Option<ApiKey>,
     broker: Option<i32>,
     topic_partition: Option<TopicPartition>,
+    offset: Option<i64>,
     outcome: Outcome,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -86,6 +91,7 @@ impl Error {
             api: None,
             broker: None,
             topic_partition: None,
+            offset: None,
             outcome,
             source: None,
         }))
@@ -128,6 +134,12 @@ impl Error {
     #[must_use]
     pub fn with_topic_partition(self, topic_partition: TopicPartition) -> Self {
         self.edit(|inner| inner.topic_partition = Some(topic_partition))
+    }
+
+    /// Names the offset in the partition.
+    #[must_use]
+    pub fn with_offset(self, offset: i64) -> Self {
+        self.edit(|inner| inner.offset = Some(offset))
     }
 
     /// Says whether it was written.
@@ -174,6 +186,11 @@ impl Error {
     /// The partition, if the error is about one.
     pub fn topic_partition(&self) -> Option<&TopicPartition> {
         self.0.topic_partition.as_ref()
+    }
+
+    /// The offset in that partition, if the error is about one: the first that could not be read, or that is not in the log.
+    pub fn offset(&self) -> Option<i64> {
+        self.0.offset
     }
 
     /// Whether what was asked for has happened.

@@ -36,6 +36,9 @@ use crate::seam::clock::WallClock;
 use crate::seam::spawner::{Spawner, TaskHandle};
 use crate::{Error, ErrorKind, Lane, RefreshReason};
 
+/// How long a broker has to answer what any other could answer, so that a frozen one costs seconds and not a request time-out.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Who is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -167,6 +170,11 @@ impl Link {
         self.core.config.request_timeout
     }
 
+    /// How old the picture of the cluster may become (`metadata.max.age.ms`, default 5 min).
+    pub fn metadata_max_age(&self) -> Duration {
+        self.core.config.metadata_max_age
+    }
+
     /// The picture of the cluster.
     pub fn metadata(&self) -> Arc<Metadata> {
         self.core.metadata.load_full()
@@ -194,7 +202,7 @@ impl Link {
 
     /// Takes in that a broker named a partition's new leader (KIP-951). Older news than the picture's is ignored.
     pub fn update_leader(&self, topic: &str, partition: i32, leader: i32, epoch: i32, endpoint: Option<Broker>) {
-        self.core.replace(|metadata| metadata.after_hint(topic, partition, leader, epoch, endpoint));
+        self.core.replace(|metadata, _| metadata.after_hint(topic, partition, leader, epoch, endpoint));
     }
 
     /// Makes the topics part of every refresh for as long as the guard lives.
@@ -392,7 +400,11 @@ impl Link {
         let mut backoff = Backoff::RETRY;
         let mut rng = self.rng("call");
         loop {
-            let timeout = self.request_timeout().min(deadline.saturating_duration_since(self.now()));
+            let timeout = match target {
+                Target::Any => self.patience(backoff.failures()),
+                _ => self.request_timeout(),
+            };
+            let timeout = timeout.min(deadline.saturating_duration_since(self.now()));
             let error = match self.send_versioned(target.clone(), lane, timeout, make.clone()).await {
                 Ok(response) => match code(&response) {
                     code if crate::action::action_for(Some(R::KEY), code) == Action::Proceed => return Ok(response),
@@ -432,6 +444,11 @@ impl Link {
         }
     }
 
+    /// Twice as long after each failure: it may be all brokers that are slow.
+    fn patience(&self, failures: u32) -> Duration {
+        self.request_timeout().min(PATIENCE * (1 << failures.min(8)))
+    }
+
     fn any_broker(&self) -> Result<i32, Error> {
         let metadata = self.core.metadata.load();
         let known = metadata.brokers.keys().copied();
@@ -461,7 +478,7 @@ impl Link {
         let mut rng = self.rng("coordinator");
         loop {
             let broker = self.any_broker()?;
-            let until = deadline.min(self.now() + self.request_timeout());
+            let until = deadline.min(self.now() + self.patience(backoff.failures()));
             let asked = key.clone();
             let found = self
                 .send_to::<FindCoordinatorRequest>(broker, Lane::Rest, until, i16::MAX, move |version| {

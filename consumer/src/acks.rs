@@ -5,7 +5,8 @@
 //! A run ends where its batch ends according to the batch's header, so that offsets without records (compaction, control batches)
 //! do not hold the frontier back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Weak;
 
 use crate::records::OpenBatch;
@@ -32,6 +33,53 @@ struct Run {
     done_to: i64,
     /// The batch, for runs that the user may not have begun to read; `None` for one whose records are lent one by one.
     batch: Option<Weak<OpenBatch>>,
+    /// What is known of its records, once one of them was acknowledged by itself.
+    records: Option<Box<RecordAcks>>,
+}
+
+impl Run {
+    fn is_done(&self) -> bool {
+        self.done_to >= self.to
+    }
+
+    /// All that was handed out of it is done, and with it what follows that holds no record for the user.
+    fn finish(&mut self) {
+        self.done_to = self.to;
+    }
+}
+
+/// Which of a run's records are done, when they are acknowledged one by one. Records are known by their place in their batch: offsets
+/// have holes.
+#[derive(Debug)]
+struct RecordAcks {
+    /// Those before it are done.
+    next: u32,
+    end: u32,
+    /// Others that are done, with their offsets.
+    ahead: BTreeMap<u32, i64>,
+}
+
+impl RecordAcks {
+    fn new(records: Range<u32>) -> Self {
+        Self { next: records.start, end: records.end, ahead: BTreeMap::new() }
+    }
+
+    /// The record at `index` is done. Returns the offset below which all are, if that has moved.
+    fn ack(&mut self, index: u32, offset: i64) -> Option<i64> {
+        if index > self.next {
+            self.ahead.insert(index, offset);
+        }
+        if index != self.next {
+            return None;
+        }
+        let mut done_to = offset + 1;
+        self.next += 1;
+        while let Some(offset) = self.ahead.remove(&self.next) {
+            done_to = offset + 1;
+            self.next += 1;
+        }
+        Some(done_to)
+    }
 }
 
 impl Acks {
@@ -58,14 +106,21 @@ impl Acks {
 
     /// Records up to (not including) `to` are handed out.
     pub(crate) fn hand_out(&mut self, id: RunId, to: i64, leader_epoch: i32, batch: Option<Weak<OpenBatch>>) {
-        self.runs.push_back(Run { id, to, handed_to: to, leader_epoch, done_to: i64::MIN, batch });
+        let (handed_to, done_to) = (to, i64::MIN);
+        self.runs.push_back(Run { id, to, handed_to, leader_epoch, done_to, batch, records: None });
     }
 
     /// Offsets up to `to` hold no record for the user.
     pub(crate) fn skip(&mut self, to: i64) {
         match self.runs.back_mut() {
-            // The run's last acknowledgement will cover them.
-            Some(last) => last.to = last.to.max(to),
+            // The run's last acknowledgement will cover them, or has been before.
+            Some(last) => {
+                let was_done = last.is_done();
+                last.to = last.to.max(to);
+                if was_done {
+                    last.finish();
+                }
+            }
             None => self.frontier = self.frontier.max(to),
         }
     }
@@ -73,9 +128,37 @@ impl Acks {
     /// The run is done. Returns whether it was open.
     pub(crate) fn ack(&mut self, id: RunId) -> bool {
         let Some(run) = self.runs.iter_mut().find(|run| run.id == id) else { return false };
-        run.done_to = run.to;
+        run.finish();
         self.advance();
         true
+    }
+
+    /// One record of the run is done: the one at `index` of its batch. `records` are all that the run has.
+    pub(crate) fn ack_record(&mut self, id: RunId, records: Range<u32>, index: u32, offset: i64) {
+        // Their ids go up.
+        let Ok(at) = self.runs.binary_search_by_key(&id, |run| run.id) else { return };
+        let run = &mut self.runs[at];
+        let of_run = run.records.get_or_insert_with(|| Box::new(RecordAcks::new(records)));
+        if let Some(done_to) = of_run.ack(index, offset) {
+            run.done_to = run.done_to.max(done_to);
+            if of_run.next >= of_run.end {
+                run.finish();
+            }
+            self.advance();
+        }
+    }
+
+    /// The run, whose records are acknowledged one by one, ends at `to`: of its `records` those from `end` on were not handed out.
+    pub(crate) fn cut_run(&mut self, id: RunId, to: i64, records: Range<u32>, end: u32) {
+        let Ok(at) = self.runs.binary_search_by_key(&id, |run| run.id) else { return };
+        let run = &mut self.runs[at];
+        run.to = to.min(run.to);
+        let of_run = run.records.get_or_insert_with(|| Box::new(RecordAcks::new(records)));
+        of_run.end = end;
+        if of_run.next >= end {
+            run.finish();
+        }
+        self.advance();
     }
 
     /// In the run, everything below `offset` is done.
@@ -98,7 +181,7 @@ impl Acks {
     pub(crate) fn end_run(&mut self, id: RunId, offset: i64) {
         if let Some(run) = self.runs.iter_mut().find(|run| run.id == id) {
             run.to = offset.min(run.to);
-            run.done_to = run.to;
+            run.finish();
             self.advance();
         }
     }
@@ -127,7 +210,7 @@ impl Acks {
                 self.frontier = first.done_to;
                 self.frontier_epoch = first.leader_epoch;
             }
-            if first.done_to < first.to {
+            if !first.is_done() {
                 return;
             }
             self.runs.pop_front();
@@ -236,5 +319,44 @@ mod tests {
         let mut acks = acks(&[10]);
         acks.end_run(0, 6);
         assert_eq!((acks.frontier().0, acks.open_runs()), (6, 0));
+    }
+    #[test]
+    fn records_are_acknowledged_in_any_order_and_the_frontier_knows_no_hole() {
+        let mut acks = acks(&[20, 40]);
+        // Four records of the first batch are left, from its third on; compaction took others.
+        let of = [(2, 3), (3, 4), (4, 9), (5, 17)];
+        let mut ack = |index: usize| {
+            acks.ack_record(0, 2..6, of[index].0, of[index].1);
+            acks.frontier().0
+        };
+        assert_eq!([ack(1), ack(3), ack(0), ack(0), ack(2)], [0, 0, 5, 5, 20]);
+        assert_eq!(acks.open_runs(), 1);
+        acks.ack_record(0, 2..6, 2, 3);
+        acks.ack(1);
+        assert_eq!((acks.frontier().0, acks.open_runs()), (40, 0));
+    }
+
+    #[test]
+    fn a_run_that_is_cut_is_done_when_what_was_given_of_it_is() {
+        let mut acks = acks(&[10, 20, 30]);
+        acks.cut_run(0, 3, 0..10, 3);
+        for index in [2, 1, 0] {
+            assert_eq!(acks.frontier().0, 0);
+            acks.ack_record(0, 0..10, index, i64::from(index));
+        }
+        assert_eq!((acks.frontier().0, acks.open_runs()), (3, 2));
+        acks.ack_record(1, 0..2, 0, 12);
+        acks.ack_record(1, 0..2, 1, 15);
+        acks.cut_run(2, 20, 0..5, 0);
+        assert_eq!((acks.frontier().0, acks.open_runs()), (20, 0), "of the last nothing was given");
+    }
+
+    #[test]
+    fn a_marker_behind_a_run_that_is_done_before_its_turn_is_covered_with_it() {
+        let mut acks = acks(&[10, 20]);
+        acks.ack(1);
+        acks.skip(21);
+        acks.ack(0);
+        assert_eq!((acks.frontier().0, acks.open_runs()), (21, 0));
     }
 }

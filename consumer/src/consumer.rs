@@ -52,6 +52,11 @@ impl Consumer {
         }
     }
 
+    /// A handle that pauses, seeks, acknowledges and commits while a read waits.
+    pub fn handle(&self) -> ConsumerHandle {
+        ConsumerHandle::new(self.reader.shared.clone())
+    }
+
     /// Commits what is acknowledged, gives the partitions up, leaves the group and ends all tasks, by `deadline` from now at the latest.
     /// A record that `recv` has lent last is not acknowledged by closing.
     ///
@@ -171,10 +176,11 @@ impl ConsumerBuilder {
     /// Dropped, nothing has been started.
     pub async fn build(self) -> Result<Consumer, Error> {
         self.check()?;
+        self.config.check()?;
         let owner = self.client.new_owner("consumer");
         let (sender, commands) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(self.config, owner.link().clone(), Some(sender.clone())));
-        let handle = ConsumerHandle { shared: shared.clone() };
+        let handle = ConsumerHandle::new(shared.clone());
         let runtime = match tokio::runtime::Handle::try_current() {
             Ok(runtime) => runtime,
             Err(_) if self.listener.is_none() => owner.spawner().handle().clone(),

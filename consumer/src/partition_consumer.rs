@@ -1,5 +1,6 @@
 //! The consumer of chosen partitions, without a group, and how it is built.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,12 @@ use milena_client::{Client, Error, ErrorKind, Owner, TopicPartition};
 
 use crate::config::{Config, fetch_settings};
 use crate::driver::upkeep;
+use crate::metrics::PartitionGauges;
 use crate::partitions::Stand;
 use crate::reader::Reader;
 use crate::reading::reading_methods;
 use crate::shared::Shared;
-use crate::{ConsumerHandle, StartAt, metrics};
+use crate::{PartitionStreams, ReaderHandle, StartAt};
 
 /// Reads the partitions it was built for, from where it was told. It has no group: it shares nothing and commits nothing.
 pub struct PartitionConsumer {
@@ -26,6 +28,11 @@ impl PartitionConsumer {
         PartitionConsumerBuilder { client: client.clone(), config: Config::default(), assigned: Vec::new() }
     }
 
+    /// A handle that pauses and seeks while a read waits.
+    pub fn handle(&self) -> ReaderHandle {
+        ReaderHandle { shared: self.reader.shared.clone() }
+    }
+
     /// Ends all tasks and connections and waits until they are gone, at most until `deadline` from now.
     ///
     /// # Errors
@@ -34,13 +41,26 @@ impl PartitionConsumer {
     /// # Cancel safety
     /// Dropped, the tasks end by themselves.
     pub async fn close(self, deadline: Duration) -> Result<(), Error> {
-        self.reader.shared.change(|partitions| partitions.close(None));
-        let timer = self.owner.sleep_until(self.owner.now() + deadline);
-        tokio::select! {
-            biased;
-            () = self.owner.close() => Ok(()),
-            () = timer => Err(Error::new(ErrorKind::Timeout, "the consumer's tasks did not end before the deadline.")),
-        }
+        end(&self.reader.shared, &self.owner, deadline).await
+    }
+
+    /// Splits it into a stream for each partition, to be read by different tasks, each at its own pace. They go on where this one
+    /// has stopped.
+    pub fn split(self) -> PartitionStreams {
+        let Self { mut reader, owner } = self;
+        reader.give_back();
+        PartitionStreams::new(&reader.shared, owner)
+    }
+}
+
+/// Ends a reader without a group.
+pub(crate) async fn end(shared: &Shared, owner: &Owner, deadline: Duration) -> Result<(), Error> {
+    shared.change(|partitions| partitions.close(None));
+    let timer = owner.sleep_until(owner.now() + deadline);
+    tokio::select! {
+        biased;
+        () = owner.close() => Ok(()),
+        () = timer => Err(Error::new(ErrorKind::Timeout, "the consumer's tasks did not end before the deadline.")),
     }
 }
 
@@ -62,6 +82,9 @@ pub struct PartitionConsumerBuilder {
 
 impl PartitionConsumerBuilder {
     /// Reads these partitions of `topic`, from `start` on. May be called for several topics.
+    ///
+    /// These and no others: a topic that grows is not read further than that. One that the cluster does not know (yet) is waited for;
+    /// after [`api_timeout`](Self::api_timeout) reads say so with an error, once.
     pub fn assign(
         mut self,
         topic: impl Into<Arc<str>>,
@@ -77,7 +100,7 @@ impl PartitionConsumerBuilder {
     /// Starts reading.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if nothing is assigned.
+    /// [`ErrorKind::Config`] if nothing is assigned, or a partition twice, or for settings that make no sense together.
     ///
     /// # Cancel safety
     /// Dropped, nothing has been started.
@@ -85,12 +108,25 @@ impl PartitionConsumerBuilder {
         if self.assigned.is_empty() {
             return Err(Error::new(ErrorKind::Config, "nothing is assigned: call assign at least once."));
         }
+        self.config.check()?;
+        let mut known = BTreeSet::new();
+        for (tp, start) in &self.assigned {
+            let error = |text: &str| Error::new(ErrorKind::Config, text).with_topic_partition(tp.clone());
+            start.check().map_err(|error| error.with_topic_partition(tp.clone()))?;
+            if tp.partition < 0 {
+                return Err(error("partitions are numbered from 0 on."));
+            }
+            if !known.insert(tp) {
+                return Err(error("the partition is assigned twice: where shall it start?"));
+            }
+        }
+        drop(known);
         let owner = self.client.new_owner("reader");
         let shared = Arc::new(Shared::new(self.config, owner.link().clone(), None));
         shared.change(|partitions| {
             let assigned = self.assigned.into_iter().map(|(tp, start)| {
-                let lag = metrics::lag(owner.link(), &tp);
-                (tp, Stand::AwaitReset(start), lag)
+                let gauges = PartitionGauges::new(owner.link(), &tp);
+                (tp, Stand::AwaitReset(start), gauges)
             });
             partitions.assign(assigned);
             None

@@ -70,9 +70,34 @@ macro_rules! reading_methods {
                 Ok(records.unwrap_or_else(|| crate::Records::none(&self.reader.shared)))
             }
 
-            /// A handle that pauses, seeks, acknowledges and commits while a read waits.
-            pub fn handle(&self) -> crate::ConsumerHandle {
-                ConsumerHandle { shared: self.reader.shared.clone() }
+            /// The records, owned, as a stream. In a group each is acknowledged [by itself](crate::SharedRecord::ack).
+            ///
+            /// ```no_run
+            /// # async fn f(consumer: &mut milena_consumer::PartitionConsumer) -> Result<(), milena_client::Error> {
+            /// use futures_util::StreamExt;
+            /// let mut records = consumer.stream();
+            /// while let Some(record) = records.next().await {
+            ///     let record = record?;
+            ///     println!("{} {:?}", record.offset(), record.value());
+            ///     record.ack();
+            /// }
+            /// # Ok(()) }
+            /// ```
+            pub fn stream(&mut self) -> crate::RecordStream<'_> {
+                crate::RecordStream::new(&mut self.reader)
+            }
+
+            /// The same consumer with decoded keys and values. See [`TypedConsumer`](crate::TypedConsumer).
+            pub fn typed<K, V>(
+                self,
+                key: impl milena_client::Deserializer<K> + 'static,
+                value: impl milena_client::Deserializer<V> + 'static,
+            ) -> crate::TypedConsumer<Self, K, V> {
+                crate::TypedConsumer::new(self, Box::new(key), Box::new(value))
+            }
+
+            pub(crate) fn reader_mut(&mut self) -> &mut crate::reader::Reader {
+                &mut self.reader
             }
         }
     };

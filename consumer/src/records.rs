@@ -1,8 +1,9 @@
 //! Records in the user's hands: borrowed one by one ([`RecordRef`]), a batch of them to keep and send elsewhere ([`Records`]), or
-//! copied out ([`ConsumerRecord`]).
+//! copied out ([`ConsumerRecord`]). (Those that are owned without a copy are in `owned.rs`.)
 //!
 //! What is borrowed costs nothing but its decoding. What is kept pins the 256 KiB chunk in which it arrived: to keep a small record
-//! for long, [`detach`](RecordRef::detach) it.
+//! for long, [`detach`](RecordRef::detach) it. Where nobody does, and more is pinned than `buffer_memory` allows, what is handed out to
+//! be kept is copied out of the batches read from then on: slower, but no more is kept than was asked for.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -10,10 +11,12 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use milena_client::TopicPartition;
-use milena_protocol::records::{Batch, BatchError, Cursor, Headers, RecordView};
+use bytes::Bytes;
+use milena_client::{Error, TopicPartition};
+use milena_protocol::records::{Batch, BatchError, Cursor, Headers, RawBatch, RecordView};
 
 use crate::acks::RunId;
+use crate::errors::UnreadableBatch;
 use crate::partitions::SlotId;
 use crate::shared::Shared;
 
@@ -31,9 +34,11 @@ pub(crate) struct OpenBatch {
     pub(crate) batch: Batch,
     pub(crate) origin: Arc<Origin>,
     pub(crate) generation: u32,
+    /// So much memory is pinned that whoever keeps a part of the batch gets a copy of that part.
+    pub(crate) copies: bool,
     claim: Claim,
     /// How far an iteration has come that ended inside the batch.
-    reached: Mutex<Cursor>,
+    pub(crate) reached: Mutex<Cursor>,
     /// It could not be read to its end.
     broken: AtomicBool,
 }
@@ -44,10 +49,23 @@ impl OpenBatch {
             batch,
             origin,
             generation,
+            copies: false,
             claim: Claim::default(),
             reached: Mutex::default(),
             broken: AtomicBool::new(false),
         }
+    }
+
+    /// The same, of which parts are copied for whoever keeps them.
+    pub(crate) fn copying(mut self, copies: bool) -> Self {
+        self.copies = copies;
+        self
+    }
+
+    /// `count` records from `from` on, in memory of their own.
+    #[cold]
+    pub(crate) fn part(&self, from: Cursor, count: u32) -> Result<Self, BatchError> {
+        Ok(Self::new(self.batch.part(from, count)?, self.origin.clone(), self.generation))
     }
 
     /// The user begins with the run that ends at `to`. False if it was taken back.
@@ -63,6 +81,16 @@ impl OpenBatch {
     /// Whether the run that ends at `to` was taken back before anybody began to read it.
     fn is_withdrawn(&self, to: i64) -> bool {
         self.claim.is_withdrawn(self.claim_of(to))
+    }
+
+    /// It cannot be read to its end.
+    pub(crate) fn break_off(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// The bytes that a slice of a key or value is counted by.
+    pub(crate) fn owner(&self) -> &Bytes {
+        self.batch.owner()
     }
 
     /// The place behind `count` records: where the user's iteration came there, without walking again.
@@ -84,6 +112,27 @@ impl OpenBatch {
         let batch = &self.batch;
         let is_whole = batch.last_offset() - batch.base_offset() + 1 == i64::from(batch.count());
         is_whole.then(|| batch.base_offset() + i64::from(read))
+    }
+
+    /// The offset of the first record that cannot be read, or behind the last that can.
+    #[cold]
+    pub(crate) fn first_unreadable(&self) -> i64 {
+        let (mut cursor, mut offset) = (self.batch.cursor(), self.batch.base_offset());
+        while let Ok(Some(place)) = self.batch.next_place(&mut cursor) {
+            offset = place.offset + 1;
+        }
+        offset
+    }
+
+    /// The error for a batch that cannot be read from `offset` on. Without a reason of its own it ends too early.
+    #[cold]
+    pub(crate) fn unreadable(&self, offset: i64, error: Option<BatchError>) -> Error {
+        let base_offset = self.batch.base_offset();
+        let reason = "its records end before its header says so";
+        let error = error.unwrap_or(BatchError::Malformed { base_offset, reason });
+        let tp = TopicPartition { topic: self.origin.topic.clone(), partition: self.origin.partition };
+        // Its checksum was right, or nobody wants to know.
+        UnreadableBatch::error(tp, offset, Some(self.batch.next_offset().max(offset + 1)), error)
     }
 
     /// A run's end as a distance from the batch's first offset, never 0.
@@ -135,8 +184,15 @@ pub(crate) struct Held {
     pub(crate) handed_out: u32,
     /// Records that are left behind those.
     pub(crate) left: u32,
+    /// As it came. It is what the budget counts, and that it has been used up shows when this is dropped.
+    pub(crate) raw: RawBatch,
+}
+
+impl Held {
     /// The budget's bytes.
-    pub(crate) bytes: i64,
+    pub(crate) fn bytes(&self) -> i64 {
+        self.raw.len() as i64
+    }
 }
 
 /// Part of a batch in a [`Records`].
@@ -351,7 +407,7 @@ impl Records {
     #[cold]
     #[inline(never)]
     fn broken(&self, run: &Run, error: Option<BatchError>) {
-        run.batch.broken.store(true, Ordering::Relaxed);
+        run.batch.break_off();
         self.shared.on_broken_batch(&run.batch, error);
     }
 }

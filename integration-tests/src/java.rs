@@ -32,9 +32,14 @@ pub fn java_tool(class: &str, arguments: &[&str], input: &str) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .expect("xtask is built, since cargo xtask test runs this test");
-    // Dropped after the write, which closes it. Inputs of tests are smaller than a pipe, so nobody waits for anybody.
-    tool.stdin.take().expect("it was asked for").write_all(input.as_bytes()).expect("the tool reads its input");
+    let mut stdin = tool.stdin.take().expect("it was asked for");
+    let input = input.to_owned();
+    // Aside, so that neither waits for the other when both have much to say. Dropped after the write, which closes it.
+    #[expect(clippy::disallowed_methods, reason = "a pipe to another process has to be written aside")]
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = tool.wait_with_output().expect("the tool ends");
+    let written = writer.join().expect("it does nothing but write");
     assert!(output.status.success(), "{class} {arguments:?} ended with {}", output.status);
+    written.expect("the tool reads its input");
     String::from_utf8(output.stdout).expect("text")
 }

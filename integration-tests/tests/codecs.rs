@@ -1,4 +1,5 @@
-//! Every codec between milena and Java: Java's tools read what milena compresses, at every level and size, and the other way round.
+//! Every codec between milena and Java: Java's tools read what milena compresses, at every level and size. The other way round:
+//! `judges/compressed.rs`.
 
 #![expect(clippy::unwrap_used, reason = "in the helpers of a test, too")]
 #![expect(clippy::disallowed_methods, reason = "a test on real Kafka lives by the real clock, and Java's tools block")]
@@ -6,12 +7,11 @@
 use std::fs;
 use std::time::Duration;
 
-use milena::{Client, Compression, NewTopic, Record, StartAt};
+use milena::{Client, Compression, NewTopic, Record};
 use milena_integration_tests::{java_tool, real_kafka, unique};
 use milena_protocol::records::{BatchBuilder, Compressor, ProducerStamp};
 
 const CONSOLE_CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
-const CONSOLE_PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
 const DUMP_LOG: &str = "org.apache.kafka.tools.DumpLogSegments";
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -85,32 +85,6 @@ async fn java_reads_what_milena_sends_by_every_codec() {
         java_tool(CONSOLE_CONSUMER, &[&from[..], &["--max-messages", &count, "--timeout-ms", "30000"]].concat(), "")
     });
     assert!(read.await.unwrap().lines().eq(sent), "Java reads other records");
-    client.close().await;
-}
-
-#[tokio::test]
-async fn milena_reads_what_java_sends_by_every_codec() {
-    let Some(servers) = real_kafka("milena_reads_what_java_sends_by_every_codec") else { return };
-    let client = Client::builder(servers.as_str()).connect().await.unwrap();
-    for codec in Compression::ALL {
-        let topic = unique(codec.name());
-        client.admin().ensure_topics(&[NewTopic::new(&topic, 1)]).await.unwrap();
-        let lines: Vec<String> =
-            (0..500).map(|n| format!("{n} {}", "of a text that repeats itself ".repeat(3))).collect();
-        let (at, to, input) = (servers.clone(), topic.clone(), lines.join("\n"));
-        let write = tokio::task::spawn_blocking(move || {
-            let to = ["--bootstrap-server", &at, "--topic", &to, "--compression-codec", codec.name()];
-            java_tool(CONSOLE_PRODUCER, &to, &input)
-        });
-        write.await.unwrap();
-        let mut consumer =
-            client.partition_consumer().assign(topic.as_str(), [0], StartAt::Beginning).build().await.unwrap();
-        for line in lines {
-            let record = tokio::time::timeout(30 * SECOND, consumer.recv()).await.unwrap().unwrap().unwrap();
-            assert_eq!(record.value(), Some(line.as_bytes()), "{codec}");
-        }
-        consumer.close(SECOND).await.unwrap();
-    }
     client.close().await;
 }
 

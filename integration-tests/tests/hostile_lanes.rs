@@ -113,6 +113,7 @@ async fn frame(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<Vec<u8>> {
 
 /// Stands between a client and a broker and plays with the answers of one API; the broker has done what was asked all the same.
 async fn stand_between(mut client: DuplexStream, mut broker: MemoryStream, stage: Stage) {
+    let mut first: Option<Vec<u8>> = None;
     while let Some(request) = frame(&mut client).await {
         let asked = ApiKey(i16::from_be_bytes([request[4], request[5]]));
         if broker.write_all(&request).await.is_err() {
@@ -130,6 +131,11 @@ async fn stand_between(mut client: DuplexStream, mut broker: MemoryStream, stage
                 }
                 answer.drain(..answer.len() - 1);
             }
+            Play::FirstAnswerAgain(_) => {
+                let mut again = first.get_or_insert_with(|| answer.clone()).clone();
+                again[4..8].copy_from_slice(&answer[4..8]);
+                answer = again;
+            }
             Play::Nothing => {}
         }
         if client.write_all(&answer).await.is_err() {
@@ -146,6 +152,8 @@ enum Play {
     Trick(Trick, usize),
     /// The true answer, byte by byte.
     ByteByByte,
+    /// The connection's first answer, so often.
+    FirstAnswerAgain(usize),
 }
 
 /// What is played on the answers to one API, on all connections.
@@ -167,6 +175,11 @@ impl Stage {
             Play::Trick(trick, left) => {
                 *play = Play::Trick(trick, left - 1);
                 Play::Trick(trick, left)
+            }
+            Play::FirstAnswerAgain(0) => Play::Nothing,
+            Play::FirstAnswerAgain(left) => {
+                *play = Play::FirstAnswerAgain(left - 1);
+                Play::FirstAnswerAgain(left)
             }
             other => other,
         }
@@ -617,6 +630,65 @@ fn a_consumer_whose_broker_never_answers_sensibly_keeps_its_deadlines() {
             world.end().await;
         });
     }
+}
+
+#[test]
+fn a_broker_that_answers_with_the_same_records_again_and_again_is_not_asked_without_a_pause() {
+    run("Fetch, the first answer again", async {
+        let world = World::new(ApiKey::FETCH, Play::FirstAnswerAgain(2000)).await;
+        let producer = world.producer().await;
+        for delivery in world.send_all(&producer).await {
+            delivery.await.unwrap();
+        }
+        let builder = world.client.partition_consumer().assign(TOPIC, [0], StartAt::Beginning);
+        let mut consumer = builder.build().await.unwrap();
+        for offset in 0..RECORDS {
+            assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), offset);
+        }
+        // From now on the broker has something new, and would answer at once.
+        for delivery in world.send_all(&producer).await {
+            delivery.await.unwrap();
+        }
+        assert!(consumer.poll(SECOND * 10).await.unwrap().is_empty(), "nothing comes twice");
+        let asked = world.cluster.requests(ApiKey::FETCH);
+        // The pauses grow to a second.
+        assert!((8..=60).contains(&asked), "asked {asked} times in ten seconds");
+        world.play(Play::Nothing);
+        for offset in RECORDS..RECORDS * 2 {
+            assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), offset);
+        }
+        producer.close(SECOND).await.unwrap();
+        drop(producer);
+        consumer.close(SECOND * 5).await.unwrap();
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_broker_that_answers_at_once_that_it_has_nothing_is_not_asked_without_a_pause() {
+    run("Fetch, the first and empty answer again", async {
+        let world = World::new(ApiKey::FETCH, Play::FirstAnswerAgain(20_000)).await;
+        let builder = world.client.partition_consumer().assign(TOPIC, [0], StartAt::Beginning);
+        let mut consumer = builder.build().await.unwrap();
+        assert!(consumer.poll(SECOND).await.unwrap().is_empty());
+        let producer = world.producer().await;
+        // From now on the broker has something, and would answer at once.
+        for delivery in world.send_all(&producer).await {
+            delivery.await.unwrap();
+        }
+        let before = world.cluster.requests(ApiKey::FETCH);
+        assert!(consumer.poll(SECOND * 10).await.unwrap().is_empty(), "it is not told");
+        let asked = world.cluster.requests(ApiKey::FETCH) - before;
+        assert!((8..=80).contains(&asked), "asked {asked} times in ten seconds");
+        world.play(Play::Nothing);
+        for offset in 0..RECORDS {
+            assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), offset);
+        }
+        producer.close(SECOND).await.unwrap();
+        drop(producer);
+        consumer.close(SECOND * 5).await.unwrap();
+        world.end().await;
+    });
 }
 
 #[test]

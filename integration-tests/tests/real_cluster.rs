@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use milena::{Client, NewTopic, Producer, Record, StartAt};
+use milena::{Client, ConsumerEvent, NewTopic, OffsetReset, Producer, Record, StartAt, TopicPartition};
 use milena_integration_tests::real_kafka;
 use milena_testkit::RealCluster;
 use tokio::time::{sleep, timeout};
@@ -104,4 +104,49 @@ async fn brokers_of_a_program_that_is_killed_end_with_it_and_a_start_that_is_dro
         sleep(SECOND / 10).await;
     }
     panic!("a broker is still there");
+}
+
+/// KIP-320 as it happens: a broker that lacks records is elected, because it is the only one left.
+#[tokio::test]
+async fn a_reader_goes_back_to_where_a_real_unclean_election_has_cut_the_log() {
+    if real_kafka("a_reader_goes_back_to_where_a_real_unclean_election_has_cut_the_log").is_none() {
+        return;
+    }
+    let settings = RealCluster::builder().setting("unclean.leader.election.enable", "true");
+    let mut kafka = settings.start().await.unwrap();
+    let client = Client::builder(kafka.bootstrap_servers()).connect().await.unwrap();
+    let topic = NewTopic::new(TOPIC, 1).replication_factor(2);
+    client.admin().ensure_topics(&[topic]).await.unwrap();
+    let known = client.admin().describe_topic(TOPIC).await.unwrap();
+    let leader = known.partitions[0].leader.unwrap();
+    let follower = *known.partitions[0].replicas.iter().find(|id| **id != leader).unwrap();
+    let producer = client.producer().delivery_timeout(SECOND * 60).build().await.unwrap();
+    let builder = client.partition_consumer().assign(TOPIC, [0], StartAt::Beginning);
+    let mut reader = builder.offset_reset(OffsetReset::Earliest).build().await.unwrap();
+    let handle = reader.handle();
+    for n in 0..10 {
+        send(&producer, &n.to_string()).await;
+    }
+    kafka.kill(follower).unwrap();
+    for n in 10..20 {
+        send(&producer, &n.to_string()).await;
+    }
+    for n in 0..20 {
+        let record = timeout(SECOND * 60, reader.recv()).await.unwrap().unwrap().unwrap();
+        assert_eq!(record.value(), Some(n.to_string().as_bytes()));
+    }
+    kafka.kill(leader).unwrap();
+    kafka.restart(follower).await.unwrap();
+    producer.close(SECOND).await.ok();
+    let producer = client.producer().delivery_timeout(SECOND * 60).build().await.unwrap();
+    for n in 100..140 {
+        send(&producer, &n.to_string()).await;
+    }
+    for n in 100..140 {
+        let record = timeout(SECOND * 60, reader.recv()).await.unwrap().unwrap().unwrap();
+        assert_eq!((record.offset(), record.value()), (n - 90, Some(n.to_string().as_bytes())));
+    }
+    let event = handle.try_next_event().unwrap();
+    let partition = TopicPartition::new(TOPIC, 0);
+    assert_eq!(event, ConsumerEvent::Truncated { partition, from: 20, to: Some(10) });
 }

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use milena::{
-    Client, CommitError, ErrorKind, GroupMetadata, IsolationLevel, NewTopic, OffsetAndMetadata, OffsetReset,
+    Backlog, Client, CommitError, ErrorKind, GroupMetadata, IsolationLevel, NewTopic, OffsetAndMetadata, OffsetReset,
     OffsetSpec, PartitionConsumer, Record, StartAt, TopicPartition, Transaction, TransactionalProducer,
 };
 use milena_integration_tests::{Env, on_every_cluster};
@@ -313,7 +313,7 @@ fn a_sender_sends_from_another_task_and_fails_once_its_transaction_has_ended() {
         let error = sender.send(&late).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TransactionEnded);
         assert_eq!(sender.try_send(&late).unwrap_err().kind(), ErrorKind::TransactionEnded);
-        let mut late = [late].into_iter().peekable();
+        let mut late = Backlog::new([late]);
         assert_eq!(sender.append(&topic, 0, &mut late).unwrap_err().kind(), ErrorKind::TransactionEnded);
         put(&transaction, &topic, 0, "two").await;
         let _ = transaction.commit().await.unwrap();

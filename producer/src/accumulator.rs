@@ -345,7 +345,7 @@ impl PartState {
         match pool.try_charge(sizes.max_batch - length) {
             Some(more) => {
                 open.charge.add(more);
-                open.builder.grow(sizes.max_batch);
+                pool.recycle(open.builder.move_to(pool.buffer(sizes.max_batch)));
                 true
             }
             None => false,

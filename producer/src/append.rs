@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use milena_client::{Error, ErrorKind, TopicPartition};
 
 use crate::accumulator::{Claim, Content, Means, Notice, Part, PartState, Refusal, closed};
+use crate::backlog::Backlog;
 use crate::delivery::{Delivery, Done};
 use crate::partitioner::{Choice, Partitioner, Placing, Unplaced, murmur2_partition};
 use crate::pool::Charge;
@@ -72,7 +73,7 @@ impl Shared {
             Some(partition) => partition,
             // The default partitioner is known here: it needs no view of the cluster, no call, and nothing but a register.
             None => match (&topic.placing, record.key) {
-                (Placing::Default, Some(key)) => murmur2_partition(key, topic.parts.len() as i32),
+                (Placing::Default, Some(key)) => murmur2_partition(key, topic.count),
                 (Placing::Default, None) | (Placing::Sticky, _) => {
                     return self.append_sticky(topic, &content, prepaid, claim);
                 }
@@ -85,7 +86,7 @@ impl Shared {
                 },
             },
         };
-        let Some(part) = usize::try_from(partition).ok().and_then(|index| topic.parts.get(index)) else {
+        let Some(part) = topic.part(partition) else {
             return Err(NotTaken::Error(no_such_partition(record.topic, partition, topic)));
         };
         let mut state = part.lock();
@@ -187,8 +188,13 @@ impl Shared {
     ) -> Result<Delivery, NotTaken> {
         loop {
             let partition = topic.sticky.partition.load(Ordering::Relaxed);
-            let Some(part) = topic.parts.get(partition as usize) else {
-                return Err(NotTaken::UnknownTopic);
+            let Some(part) = topic.part(partition) else {
+                if topic.count == 0 {
+                    return Err(NotTaken::UnknownTopic);
+                }
+                // The topic was made anew, and has fewer.
+                self.move_sticky(topic, partition);
+                continue;
             };
             let mut state = part.lock();
             if topic.sticky.partition.load(Ordering::Relaxed) != partition {
@@ -211,7 +217,7 @@ impl Shared {
             }
             // The batch is full, or it has been sent: if enough has gone here, the record goes where the next ones go. That may be
             // here again, and somebody may have opened a batch meanwhile: so it is tried from the start, with nothing counted.
-            if topic.parts.len() > 1 && state.on_sticky(0, part.sizes().batch, true) {
+            if topic.count > 1 && state.on_sticky(0, part.sizes().batch, true) {
                 let mut notice = Notice::default();
                 state.close_full(&mut notice);
                 drop(state);
@@ -266,14 +272,14 @@ impl Shared {
                 let Some(topic) = self.topics.get(view.topic) else { return Err(self.not_known()) };
                 let partition = match (view.partition, &topic.placing, view.key) {
                     (Some(partition), ..) => partition,
-                    (None, Placing::Default, Some(key)) => murmur2_partition(key, topic.parts.len() as i32),
+                    (None, Placing::Default, Some(key)) => murmur2_partition(key, topic.count),
                     _ => {
                         // Whoever chooses may look at any partition.
                         held = None;
                         return self.append(view, &mut None, claim);
                     }
                 };
-                let Some(part) = usize::try_from(partition).ok().and_then(|index| topic.parts.get(index)) else {
+                let Some(part) = topic.part(partition) else {
                     return Err(NotTaken::Error(no_such_partition(view.topic, partition, topic)));
                 };
                 let mut state = match held.take() {
@@ -308,13 +314,14 @@ impl Shared {
         None
     }
 
-    /// Appends records of one partition for as long as there is room. What is not taken stays in `records`, and so they come out of
-    /// it one by one, while the partition is not locked: an iterator that waits, or that sends, holds nobody up.
+    /// Appends records of one partition for as long as there is room; what is not taken stays in `records`. Those that were asked for in
+    /// advance are taken under one lock. The user's iterator runs, and the records are dropped, where nothing is locked: an iterator that
+    /// waits, or that sends, holds nobody up.
     pub(crate) fn append_run<R: AsRecord>(
         &self,
         topic: &str,
         partition: i32,
-        records: &mut Peekable<impl Iterator<Item = R>>,
+        records: &mut Backlog<impl Iterator<Item = R>>,
         prepaid: &mut Option<Charge>,
         claim: impl Claim,
     ) -> Run {
@@ -323,32 +330,36 @@ impl Shared {
             run.stopped = Some(self.not_known());
             return run;
         };
-        let Some(part) = usize::try_from(partition).ok().and_then(|index| known.parts.get(index)) else {
+        let Some(part) = known.part(partition) else {
             run.stopped = Some(NotTaken::Error(no_such_partition(topic, partition, known)));
             return run;
         };
-        while let Some(record) = records.peek() {
-            let appended = record.with_view(|view| {
-                let content = self.content(view);
-                let mut state = part.lock();
-                if !claim.holds(&state) {
-                    drop(state);
-                    return Err(self.not_claimed());
+        while records.peek().is_some() {
+            let mut held = None;
+            while let Some(record) = records.front() {
+                let appended = record.with_view(|view| {
+                    let content = self.content(view);
+                    let mut state = held.take().unwrap_or_else(|| part.lock());
+                    if !claim.holds(&state) {
+                        drop(state);
+                        return Err(self.not_claimed());
+                    }
+                    if let Some(done) = state.append_to_open(&content) {
+                        run.add(done);
+                        held = Some(state);
+                        return Ok(());
+                    }
+                    let delivery = self.append_slowly(part, state, &content, prepaid)?;
+                    run.add(&delivery.into_done());
+                    Ok(())
+                });
+                if let Err(why) = appended {
+                    run.stopped = Some(why);
+                    return run;
                 }
-                if let Some(done) = state.append_to_open(&content) {
-                    run.add(done);
-                    return Ok(());
-                }
-                let delivery = self.append_slowly(part, state, &content, prepaid)?;
-                run.add(&delivery.into_done());
-                Ok(())
-            });
-            if let Err(why) = appended {
-                run.stopped = Some(why);
-                break;
+                records.take_front();
+                run.taken += 1;
             }
-            run.taken += 1;
-            records.next();
         }
         run
     }
@@ -381,10 +392,10 @@ fn ask<'a>(
 
 #[cold]
 fn no_such_partition(name: &str, partition: i32, topic: &Topic) -> Error {
-    let count = topic.parts.len();
+    let (count, ending) = (topic.count, if topic.count == 1 { "" } else { "s" });
     Error::new(
         ErrorKind::UnknownTopicOrPartition,
-        format!("the topic has {count} partitions, numbered from 0: name one of them, or leave the choice to the partitioner."),
+        format!("the topic has {count} partition{ending}, numbered from 0: name one of them, or leave the choice to the partitioner."),
     )
     .with_topic_partition(TopicPartition::new(name, partition))
 }

@@ -8,16 +8,16 @@
 //!    pool with the one budget (`pool.rs`). The user gets a [`Delivery`] (`delivery.rs`).
 //! 3. The batch closes because it is full, its linger is over, or somebody flushes. The partition goes into its broker's queue, and
 //!    the broker's bell rings (`broker.rs`).
-//! 4. The broker's task (`driver/broker.rs`) takes at most one batch of each partition whose turn it is. The partition's window
-//!    (`sequence.rs`) decides what may be sent and gives it its sequence; it is compressed, stamped and checksummed outside the lock
-//!    (`driver/prepare.rs`) and goes out with the others in one vectored write.
-//! 5. The answer goes through the window, which says what it means: written, again, failed, or nothing. The batch completes once,
-//!    its buffer goes back, and whoever awaits one of its records is woken.
+//! 4. The broker's task (`driver/broker.rs`) puts its next request together (`driver/broker/requests.rs`): at most one batch of each
+//!    partition whose turn it is. The partition's window (`sequence.rs`) decides what may be sent and gives it its sequence; it is
+//!    compressed, stamped and checksummed outside the lock (`driver/prepare.rs`) and goes out with the others in one vectored write.
+//! 5. The answer (`driver/broker/answers.rs`) goes through the window, which says what it means: written, again, failed, or nothing. The
+//!    batch completes once, its buffer goes back, and whoever awaits one of its records is woken.
 //!
 //! One more task (`driver/upkeep.rs`) brings new leaders, the producer id, and the end of batches whose time is over.
 //!
 //! Around it: values instead of bytes (`typed.rs`), the user's own code (`interceptor.rs`), room that is waited for in advance
-//! (`permit.rs`), settings that belong together (`profile.rs`), a look at whether the topics keep what is promised (`preflight.rs`).
+//! (`permit.rs`), many records at once from a plain thread (`backlog.rs`), settings that belong together (`profile.rs`), a look at whether the topics keep what is promised (`preflight.rs`).
 //!
 //! Transactions have a journey of their own: `transaction/mod.rs`.
 //!
@@ -25,6 +25,7 @@
 
 mod accumulator;
 mod append;
+mod backlog;
 mod broker;
 mod config;
 mod delivery;
@@ -48,6 +49,7 @@ mod topics;
 mod transaction;
 mod typed;
 
+pub use backlog::Backlog;
 pub use config::{Acks, ProducerBuilder, TopicSettings};
 pub use delivery::{Delivery, Placed};
 pub use interceptor::{Acknowledged, AddedHeaders, Interceptor};

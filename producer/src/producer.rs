@@ -1,7 +1,6 @@
 //! The producer as its user sees it.
 
 use std::fmt;
-use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use milena_client::{Client, Error, ErrorKind, Outcome, Owner};
 
 use crate::accumulator::Anyone;
 use crate::append::{NotTaken, Run};
+use crate::backlog::Backlog;
 use crate::config::{Config, LONGEST, ProducerBuilder};
 use crate::delivery::{Delivery, Done};
 use crate::driver;
@@ -206,7 +206,19 @@ impl Producer {
     }
 
     /// Takes records of one partition for as long as there is room, without waiting: for a thread that is on no runtime and must not
-    /// park. What is not taken stays in `records`; [`Appended::is_full`] says that room was the reason.
+    /// park. What is not taken stays in `records`; [`Appended::is_full`] says that room was the reason. Those that `records` knows in
+    /// advance are taken under one lock, so this is the cheapest way into a partition.
+    ///
+    /// ```no_run
+    /// # use milena_producer::{Backlog, Producer, Record};
+    /// # fn f(producer: &Producer, lines: &[String]) -> Result<(), milena_client::Error> {
+    /// let mut lines = Backlog::new(lines.iter().map(|line| Record::to("lines").value(line)));
+    /// let appended = producer.append("lines", 0, &mut lines)?;
+    /// if appended.is_full() {
+    ///     // Later again, with the same backlog.
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// The records' own topics and partitions are not looked at.
     ///
@@ -218,7 +230,7 @@ impl Producer {
         &self,
         topic: &str,
         partition: i32,
-        records: &mut Peekable<impl Iterator<Item = R>>,
+        records: &mut Backlog<impl Iterator<Item = R>>,
     ) -> Result<Appended, Error> {
         self.sending().append(topic, partition, records)
     }
@@ -233,7 +245,7 @@ impl Producer {
         &self,
         topic: &str,
         partition: i32,
-        records: &mut Peekable<impl Iterator<Item = R>>,
+        records: &mut Backlog<impl Iterator<Item = R>>,
     ) -> Result<Appended, Error> {
         self.sending().append_blocking(topic, partition, records)
     }

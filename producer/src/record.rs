@@ -130,7 +130,7 @@ pub struct RecordView<'a> {
 /// Something that can be sent: it lends a view of itself while it is encoded.
 ///
 /// A type of one's own can implement it and be sent without being turned into another record first. It must not wait, nor send: in
-/// [`send_all`](crate::Producer::send_all) it may be called while a partition is locked.
+/// [`send_all`](crate::Producer::send_all) and [`append`](crate::Producer::append) it may be called while a partition is locked.
 pub trait AsRecord {
     /// Calls `look` with the view and returns what it returns.
     fn with_view<T>(&self, look: impl FnOnce(&RecordView<'_>) -> T) -> T;

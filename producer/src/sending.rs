@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::accumulator::{Claim, closed};
 use crate::append::{NotTaken, Run};
+use crate::backlog::Backlog;
 use crate::delivery::Delivery;
 use crate::interceptor::Interceptors;
 use crate::lookups::LookUp;
@@ -142,7 +143,11 @@ impl<C: Claim> Sending<'_, C> {
                 }
             }
             let appended = record.with_view(|view| {
-                let view = RecordView { partition: view.partition.or(chosen), ..*view };
+                // The topic may have been made anew meanwhile, with fewer partitions: then the choice is made again.
+                let is_there = |partition: &i32| {
+                    shared.topics.get(view.topic).is_some_and(|topic| topic.part(*partition).is_some())
+                };
+                let view = RecordView { partition: view.partition.or(chosen.filter(is_there)), ..*view };
                 shared.append_again(&view, &mut prepaid.charge, self.claim)
             });
             match appended {
@@ -193,7 +198,7 @@ impl<C: Claim> Sending<'_, C> {
         self,
         topic: &str,
         partition: i32,
-        records: &mut Peekable<impl Iterator<Item = R>>,
+        records: &mut Backlog<impl Iterator<Item = R>>,
     ) -> Result<Appended, Error> {
         let mut run = self.append_run(topic, partition, records, &mut None);
         match run.stopped.take() {
@@ -210,7 +215,7 @@ impl<C: Claim> Sending<'_, C> {
         self,
         topic: &str,
         partition: i32,
-        records: &mut Peekable<impl Iterator<Item = R>>,
+        records: &mut Backlog<impl Iterator<Item = R>>,
     ) -> Result<Appended, Error> {
         let shared = self.shared;
         let mut all = Run::default();
@@ -251,7 +256,7 @@ impl<C: Claim> Sending<'_, C> {
         self,
         topic: &str,
         partition: i32,
-        records: &mut Peekable<impl Iterator<Item = R>>,
+        records: &mut Backlog<impl Iterator<Item = R>>,
         prepaid: &mut Option<Charge>,
     ) -> Run {
         let (shared, interceptors) = (self.shared, &self.shared.config.interceptors);
@@ -266,7 +271,7 @@ impl<C: Claim> Sending<'_, C> {
         }
         while let Some(record) = records.peek() {
             let record = interceptors.on_send(record, Some((topic, partition)));
-            let mut one = std::iter::once(&record).peekable();
+            let mut one = Backlog::new(std::iter::once(&record));
             let this = shared.append_run(topic, partition, &mut one, prepaid, self.claim);
             if let Some(NotTaken::Error(error)) = &this.stopped {
                 interceptors.on_refused(&record, error);

@@ -445,6 +445,17 @@ impl<B> Window<B> {
         self.drained(index)
     }
 
+    /// The attempt could not be made: nothing was written, and at once it would go no better.
+    pub(crate) fn on_unsendable(
+        &mut self,
+        ticket: Ticket,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<(Slot<B>, Outcome)> {
+        self.back_off(now, rng);
+        self.on_unsent(ticket)
+    }
+
     /// The batch that nobody will send again, if the transaction is given up.
     fn drained(&mut self, index: usize) -> Option<(Slot<B>, Outcome)> {
         if !self.draining {

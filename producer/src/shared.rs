@@ -21,7 +21,7 @@ use crate::pool::Pool;
 use crate::preflight::Warned;
 use crate::sequence::{Identity, Slot, Window};
 use crate::settings::{AllSettings, Common};
-use crate::topics::{Moving, Sticky, Topic, Topics};
+use crate::topics::{self, Moving, Sticky, Topic, Topics};
 use crate::transaction::{Transactional, given_up};
 
 pub(crate) struct Shared {
@@ -91,7 +91,8 @@ impl Shared {
         }
     }
 
-    /// Makes a topic that the cluster knows one of the producer's, or takes in that it has more partitions.
+    /// Makes a topic that the cluster knows one of the producer's, or takes in that it has other partitions: more of them; or, as it was
+    /// made anew, fewer.
     pub(crate) fn add_topic(self: &Arc<Self>, known: &milena_client::Topic) {
         let mut interests = lock(&self.interests);
         if self.is_closed.load(Ordering::Acquire) {
@@ -99,8 +100,14 @@ impl Shared {
         }
         let before = self.topics.get(&known.name);
         let count = known.partitions.iter().map(|partition| partition.id + 1).max().unwrap_or(0).max(0);
+        if before.is_some() && count == 0 {
+            return;
+        }
         let mut parts = before.map_or_else(Vec::new, |before| before.parts.clone());
-        if before.is_some() && parts.len() >= count as usize {
+        let ids = before.map_or_else(Arc::default, |before| before.ids.clone());
+        let Some(is_made_anew) = topics::take_id(&mut lock(&ids), known.id) else { return };
+        // Whoever says that the same topic has fewer partitions has old news. Without ids nobody can tell.
+        if before.is_some_and(|before| count == before.count || (count < before.count && !is_made_anew)) {
             return;
         }
         let common = match parts.first() {
@@ -127,7 +134,7 @@ impl Shared {
                 Sticky::new(count, has_leader, self.link.rng(&format!("sticky/{}", known.name)))
             }
         };
-        let topic = Topic::new(known.name.clone(), parts, sticky, common.settings.placing.clone());
+        let topic = Topic::new((known.name.clone(), ids), count, parts, sticky, common.settings.placing.clone());
         let is_new = before.is_none();
         self.assign_all(known, &topic);
         self.topics.insert(topic.clone());

@@ -5,21 +5,29 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use uuid::Uuid;
+
 use crate::accumulator::Part;
 use crate::load::Load;
 use crate::partitioner::{Candidate, ClusterView, Draw, Placing};
 
-/// A topic and its partitions; the index is the partition's number.
+/// A topic and its partitions.
 pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
+    /// The ids that it has had, the present one last; none where brokers give none. Whoever still tells of one before has old news.
+    pub(crate) ids: Arc<Mutex<Vec<Uuid>>>,
+    /// How many it has now.
+    pub(crate) count: i32,
+    /// All that it ever had; the index is the partition's number. Those beyond `count` were another topic's of this name: they take no
+    /// more records, and end those that they have.
     pub(crate) parts: Vec<Arc<Part>>,
     pub(crate) sticky: Arc<Sticky>,
     /// Who chooses for its records that name no partition.
     pub(crate) placing: Placing,
     /// Those of the partitions, close together for who looks at all of them.
     loads: Vec<Arc<Load>>,
-    /// The same topic with more partitions, once it has them.
-    grown: OnceLock<Arc<Self>>,
+    /// The same topic once it has other partitions.
+    later: OnceLock<Arc<Self>>,
 }
 
 /// Where a topic's records without a key go at the moment.
@@ -60,7 +68,7 @@ impl Topics {
         Self { first: Table::new(FIRST), hasher: foldhash::fast::FixedState::default() }
     }
 
-    /// The topic, as large as it is known to be.
+    /// The topic, as it is known to be.
     #[inline]
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Topic>> {
         let hash = self.hasher.hash_one(name) as usize;
@@ -68,7 +76,7 @@ impl Topics {
         loop {
             for slot in table.places(hash) {
                 match slot.get() {
-                    Some(topic) if *topic.name == *name => return Some(topic.grown()),
+                    Some(topic) if *topic.name == *name => return Some(topic.latest()),
                     Some(_) => {}
                     // It would have been put here, or before.
                     None => return None,
@@ -78,11 +86,11 @@ impl Topics {
         }
     }
 
-    /// Adds a topic, or a larger form of one that is there.
+    /// Adds a topic, or a later form of one that is there.
     pub(crate) fn insert(&self, topic: Arc<Topic>) {
         if let Some(known) = self.get(&topic.name) {
             // The newest form has no successor yet: only one inserts at a time.
-            let _ = known.grown.set(topic);
+            let _ = known.later.set(topic);
             return;
         }
         let hash = self.hasher.hash_one(&*topic.name) as usize;
@@ -101,7 +109,7 @@ impl Topics {
         let mut all = Vec::new();
         let mut table = Some(&self.first);
         while let Some(this) = table {
-            all.extend(this.slots.iter().filter_map(OnceLock::get).map(|topic| topic.grown().clone()));
+            all.extend(this.slots.iter().filter_map(OnceLock::get).map(|topic| topic.latest().clone()));
             table = this.next.get().map(|next| &**next);
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -123,23 +131,40 @@ impl Table {
 }
 
 impl Topic {
-    pub(crate) fn new(name: Arc<str>, parts: Vec<Arc<Part>>, sticky: Arc<Sticky>, placing: Placing) -> Arc<Self> {
+    /// A topic that has `count` of these partitions.
+    pub(crate) fn new(
+        (name, ids): (Arc<str>, Arc<Mutex<Vec<Uuid>>>),
+        count: i32,
+        parts: Vec<Arc<Part>>,
+        sticky: Arc<Sticky>,
+        placing: Placing,
+    ) -> Arc<Self> {
         let loads = parts.iter().map(|part| part.load.clone()).collect();
-        Arc::new(Self { name, parts, sticky, placing, loads, grown: OnceLock::new() })
+        Arc::new(Self { name, ids, count, parts, sticky, placing, loads, later: OnceLock::new() })
     }
 
     #[inline]
-    fn grown(self: &Arc<Self>) -> &Arc<Self> {
+    fn latest(self: &Arc<Self>) -> &Arc<Self> {
         let mut topic = self;
-        while let Some(larger) = topic.grown.get() {
-            topic = larger;
+        while let Some(later) = topic.later.get() {
+            topic = later;
         }
         topic
     }
 
+    /// The partition, if it has one of this number now.
+    #[inline]
+    pub(crate) fn part(&self, partition: i32) -> Option<&Arc<Part>> {
+        if partition < self.count {
+            usize::try_from(partition).ok().and_then(|index| self.parts.get(index))
+        } else {
+            None
+        }
+    }
+
     /// Another sticky partition, if it still is `from`. What waits where is looked at here, and so once per batch or so.
     pub(crate) fn move_sticky(&self, from: i32, how: Moving<'_>) {
-        if self.parts.len() < 2 {
+        if self.count < 2 && from == 0 {
             return;
         }
         let mut draw = lock(&self.sticky.draw);
@@ -184,7 +209,7 @@ impl Sticky {
 
 impl ClusterView for Topic {
     fn partitions(&self) -> i32 {
-        self.parts.len() as i32
+        self.count
     }
 
     fn leader(&self, partition: i32) -> Option<i32> {
@@ -204,6 +229,18 @@ impl ClusterView for Topic {
     }
 }
 
+/// Notes the id that a topic is said to have. Returns whether it is another topic than before, and `None` if it is one that is gone.
+pub(crate) fn take_id(ids: &mut Vec<Uuid>, id: Uuid) -> Option<bool> {
+    if id.is_nil() || ids.last() == Some(&id) {
+        return Some(false);
+    }
+    if ids.contains(&id) {
+        return None;
+    }
+    ids.push(id);
+    Some(ids.len() > 1)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every draw begins afresh: a panic in one leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -215,9 +252,9 @@ mod tests {
 
     fn topic(name: &str, partitions: i32) -> Arc<Topic> {
         let name: Arc<str> = Arc::from(name);
-        let parts = (0..partitions).map(|id| Part::new(name.clone(), id, true, 5)).collect();
+        let parts: Vec<_> = (0..partitions).map(|id| Part::new(name.clone(), id, true, 5)).collect();
         let sticky = Sticky::new(partitions, |_| true, fastrand::Rng::with_seed(1));
-        Topic::new(name, parts, sticky, Placing::Default)
+        Topic::new((name, Arc::default()), partitions, parts, sticky, Placing::Default)
     }
 
     #[test]
@@ -236,5 +273,17 @@ mod tests {
         let sorted = topics.sorted();
         assert_eq!(sorted.len(), 3000);
         assert!(sorted.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn a_topic_made_anew_has_a_new_id_and_old_news_have_an_old_one() {
+        let (mut ids, [first, second]) = (Vec::new(), [Uuid::from_u128(1), Uuid::from_u128(2)]);
+        assert_eq!(take_id(&mut ids, Uuid::nil()), Some(false), "an old broker");
+        assert_eq!(take_id(&mut ids, first), Some(false));
+        assert_eq!(take_id(&mut ids, first), Some(false));
+        assert_eq!(take_id(&mut ids, second), Some(true));
+        assert_eq!(take_id(&mut ids, first), None, "a broker that is behind");
+        assert_eq!(take_id(&mut ids, second), Some(false));
+        assert_eq!(take_id(&mut ids, Uuid::nil()), Some(false));
     }
 }

@@ -8,7 +8,7 @@ use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::protocol::Decodable;
 use milena_protocol::Uuid;
 use milena_protocol::fetch::*;
-use milena_protocol::records::BatchError;
+use milena_protocol::records::{Batch, BatchError, PinnedMemory, RawBatch, Scratch};
 use support::fetch_response::{events, response};
 use support::{built, records_of};
 
@@ -220,6 +220,67 @@ fn more_bytes_than_the_response_has_are_refused() {
     parser.buffer().extend_from_slice(&body);
     parser.buffer().extend_from_slice(&[1]);
     assert!(parser.next_event().is_err());
+}
+
+fn batches_of(events: Vec<FetchEvent>) -> Vec<RawBatch> {
+    let batch = |event| if let FetchEvent::Batch(raw) = event { Some(raw) } else { None };
+    events.into_iter().filter_map(batch).collect()
+}
+
+#[test]
+fn a_chunk_is_pinned_when_it_is_full_and_one_of_its_batches_is_kept_after_the_others() {
+    const CHUNK: usize = 64 * 1024;
+    let mut records = records_of(1, 1);
+    records[0].value = Some(vec![7; 5000]);
+    let batch = built(&records);
+    let body = v4_body(&batch.repeat(40));
+    let memory = PinnedMemory::new(1 << 30);
+    let mut parser = FetchParser::with_chunk(CHUNK).counting(memory.clone());
+    let batches = batches_of(events(&mut parser, 4, &body, || 10_000).unwrap());
+    assert_eq!(batches.len(), 40);
+    // Nothing is used yet: what is not a batch's in three chunks.
+    let unused = memory.bytes() as usize;
+    assert!(unused < 3 * batch.len(), "{unused}");
+    let views: Vec<Batch> = batches.iter().map(|raw| raw.open(&mut Scratch::new(), 1 << 20).unwrap()).collect();
+    assert_eq!(memory.bytes() as usize, unused);
+    drop(batches);
+    let pinned = memory.bytes() as usize;
+    assert!(pinned >= unused + 30 * batch.len() && pinned.is_multiple_of(CHUNK), "{pinned}");
+    drop(parser);
+    assert_eq!(memory.bytes() as usize, pinned + CHUNK, "the last chunk, too");
+    let slices: Vec<Bytes> = [0, 39].map(|at: usize| views[at].owner().slice(100..200)).into();
+    drop(views);
+    assert_eq!(memory.bytes() as usize, 2 * CHUNK, "that of the first and that of the last");
+    assert!(slices.iter().all(|slice| slice.iter().all(|byte| *byte == 7)));
+    drop(slices);
+    assert_eq!(memory.bytes(), 0);
+}
+
+#[test]
+fn while_too_much_is_pinned_a_batch_keeps_itself_alone() {
+    let mut records = records_of(1, 1);
+    records[0].value = Some(vec![7; 5000]);
+    let batch = built(&records);
+    let body = v4_body(&batch.repeat(40));
+    let memory = PinnedMemory::new(200_000);
+    let mut parser = FetchParser::with_chunk(64 * 1024).counting(memory.clone());
+    let mut kept = Vec::new();
+    for _ in 0..20 {
+        let batches = batches_of(events(&mut parser, 4, &body, || 10_000).unwrap());
+        assert!(batches.iter().all(|raw| raw.bytes() == &batch && raw.verify_crc().is_ok()));
+        kept.push(batches[17].open(&mut Scratch::new(), 1 << 20).unwrap());
+    }
+    assert!(memory.is_over());
+    // A few chunks, and then batches.
+    assert!(memory.bytes() < 200_000 + 2 * 64 * 1024 + 20 * batch.len() as u64, "{}", memory.bytes());
+    let part = kept[19].part(kept[19].cursor(), 1).unwrap();
+    assert_eq!(part.next(&mut part.cursor()).unwrap().unwrap().value, Some(&[7; 5000][..]));
+    assert!(kept[19].part(kept[19].cursor(), 2).is_err());
+    let before = memory.bytes();
+    drop(kept);
+    assert!(memory.bytes() < before && memory.bytes() >= part.records_len() as u64);
+    drop((part, parser));
+    assert_eq!(memory.bytes(), 0);
 }
 
 /// A v4 response with these records in its only partition.

@@ -256,7 +256,7 @@ fn a_place_gives_the_same_record_as_the_walk() {
     let (mut a, mut b) = (batch.cursor(), batch.cursor());
     while let Some(view) = batch.next(&mut a).unwrap() {
         let place = batch.next_place(&mut b).unwrap().unwrap();
-        assert_eq!(Rec::from(view), Rec::from(batch.view(place)));
+        assert_eq!(Rec::from(view), Rec::from(batch.view(&place)));
     }
     assert_eq!(a, b);
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use milena_protocol::ApiKey;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
@@ -43,6 +44,7 @@ pub struct ClusterBuilder {
     check_invariants: bool,
     planted: Option<Defect>,
     kafka_version: Option<KafkaVersion>,
+    newest: BTreeMap<ApiKey, i16>,
     features: BTreeMap<String, i16>,
     first_port: Option<u16>,
 }
@@ -73,6 +75,7 @@ impl Default for ClusterBuilder {
             check_invariants: true,
             planted: None,
             kafka_version: None,
+            newest: BTreeMap::new(),
             features: BTreeMap::new(),
             first_port: None,
         }
@@ -205,6 +208,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// The newest version of an API that the brokers have, where their release has a newer one: for what a client does without it.
+    pub fn newest_version(mut self, api: impl Into<ApiKey>, version: i16) -> Self {
+        self.newest.insert(api.into(), version);
+        self
+    }
+
     /// The finalised level of a cluster feature, e.g. `transaction.version`; 0 removes it.
     pub fn feature(mut self, name: impl Into<String>, level: i16) -> Self {
         self.features.insert(name.into(), level);
@@ -324,6 +333,7 @@ impl ClusterBuilder {
             initial_rebalance_delay: self.initial_rebalance_delay,
             replica_lag: self.replica_lag,
             kafka_version: self.kafka_version,
+            newest: self.newest,
             verifies_transactions: version.verifies_transactions(),
             features,
             backward_commits: self.backward_commits,

@@ -547,7 +547,7 @@ impl Cluster {
         self.shared.control(|state| state.group_info(group))
     }
 
-    fn with_partition<T>(&self, topic: &str, partition: i32, f: impl FnOnce(&mut Partition) -> T) -> T {
+    pub(crate) fn with_partition<T>(&self, topic: &str, partition: i32, f: impl FnOnce(&mut Partition) -> T) -> T {
         let found =
             self.shared.control(|state| state.topics.get_mut(topic).and_then(|t| t.partition_mut(partition)).map(f));
         found.unwrap_or_else(|| panic!("there is no partition {topic}-{partition}"))

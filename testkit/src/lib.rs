@@ -69,6 +69,17 @@
 //! # }
 //! ```
 //!
+//! **Logs by hand**: batches and markers without a client, turned bits, topics that grow and go. [`Cluster::append`].
+//!
+//! ```no_run
+//! # fn f(cluster: milena_testkit::Cluster, batch: &[u8]) {
+//! let offset = cluster.append("orders", 0, batch).unwrap();
+//! cluster.turn_bit_over("orders", 0, offset); // as on a bad disk
+//! cluster.delete_topic("orders");
+//! cluster.create_topic("orders", 3); // another topic of the same name
+//! # }
+//! ```
+//!
 //! **Retention and compaction**, when a test wants them, by the topic's configuration and the cluster's clock.
 //!
 //! ```no_run
@@ -150,6 +161,7 @@
 
 mod apis;
 mod builder;
+mod by_hand;
 mod cluster;
 mod configs;
 mod event_loop;

@@ -97,7 +97,7 @@ impl State {
             return self.cut(connection, now, "unreadable request header");
         };
         let found = apis::find(header.api);
-        let found = found.and_then(|api| Some((api, api.versions(self.settings.kafka_version)?)));
+        let found = found.and_then(|api| Some((api, api.versions(&self.settings)?)));
         let Some((api, (min, max))) = found else {
             tracing::warn!(target: "milena_testkit", api = %header.api, "an API that this cluster does not have; closing");
             return self.cut(connection, now, &format!("{} is not an API of this cluster", header.api));

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use milena_protocol::ApiKey;
 use milena_protocol::{ErrorCode, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -43,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) replica_lag: Duration,
     /// The release whose APIs and versions are served; all that there are without one.
     pub(crate) kafka_version: Option<KafkaVersion>,
+    /// APIs of which newer versions than these are not served.
+    pub(crate) newest: BTreeMap<ApiKey, i16>,
     /// The leader of a partition asks the coordinator about a transaction that begins there.
     pub(crate) verifies_transactions: bool,
     pub(crate) features: BTreeMap<String, i16>,

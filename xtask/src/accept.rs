@@ -20,10 +20,11 @@ cargo xtask accept [PART]: the long campaigns, one part after the other
 
   frames   1,000,000 changed frames of every response, 500,000 changed batches of every codec, 500,000 changed blobs of group
            members, 1,000,000 changed requests to the in-process cluster, under a counting allocator
-  seeds    2,000 seeds of every seeded suite: the producer's storms, the histories that two processes compare, killed Streams
-  storms   ten kills of every storm, on three real brokers (needs a JDK from 17 on, and Maven)
+  seeds    2,000 seeds of every seeded suite: the producer's and the consumer's storms, the histories that two processes
+           compare, killed Streams
+  storms   ten kills of every storm, and 5,000,000 records read through one, on three real brokers (needs a JDK from 17 on, and Maven)
   judges   100,000 records of every codec written and read by kcat, librdkafka and krafka, and Java's tools, against the
-           in-process cluster (needs kcat, a JDK from 17 on, Maven, a C compiler and make)
+           in-process cluster; what Java and kcat compress, read by us, there and on three real brokers (needs kcat, a JDK from 17 on, Maven, a C compiler and make)
   releases every portable suite on in-process clusters that are like Kafka 2.8, 3.9 and 4.3, and what a broker of 3.9.1 answers
   older    transactions on brokers that speak the protocol before KIP-890 (transaction.version=1)
   planted  the seeded suites against clients with a defect of one line each: which seed finds it
@@ -104,6 +105,10 @@ fn parts() -> [Part; 7] {
                 },
                 Run {
                     environment: &[("MILENA_SEEDS", "0..2000")],
+                    arguments: &["-p", "milena-consumer", "--test", "fetch_storm"],
+                },
+                Run {
+                    environment: &[("MILENA_SEEDS", "0..2000")],
                     arguments: &["-p", "milena-integration-tests", "--test", "determinism"],
                 },
                 Run {
@@ -117,13 +122,13 @@ fn parts() -> [Part; 7] {
             kafka: Some(three()),
             containers: false,
             runs: &[Run {
-                environment: &[("MILENA_STORM_ROUNDS", "10")],
+                environment: &[("MILENA_STORM_ROUNDS", "10"), ("MILENA_STORM_RECORDS", "5000000")],
                 arguments: &["-p", "milena-integration-tests", "--features", "storms", "--test", "storm_*"],
             }],
         },
         Part {
             name: "judges",
-            kafka: None,
+            kafka: Some(three()),
             containers: false,
             runs: &[
                 Run {

@@ -20,11 +20,13 @@ cargo xtask bench: milena side by side with its peers
                          --only CLIENT nothing is written; may be repeated
                          --with-confluent
                                        confluent-kafka, too, which takes a quarter of an hour and 4 GB of memory to build
-  spine [ARGUMENTS…]   client CPU per 100-byte record through poll against the null broker, librdkafka beside milena in
-                       the same run; a minute after a build of four. Needs a C compiler and make.
-                         --records N   measured in each run (default 2000000)
-                         --rounds N    how often every contender runs (default 5)
-                         --only WORD   only contenders whose name contains it
+  consume [ARGUMENTS…] reading assigned partitions, beside rdkafka, krafka and rskafka, on the null broker, on two brokers of the
+                       test kit (latency) and, with Java's consumer, on real Kafka; writes bench/CONSUME.md. Ten minutes after
+                       a build of ten. Needs what produce needs.
+                         --quick       one short run of a few cases; nothing is written
+                         --part WORD   null, latency or kafka; may be repeated; nothing is written
+                         --rounds N    how often every client runs (default 5)
+                         --only CLIENT nothing is written; may be repeated
   repartition [ARGUMENTS…]
                        words per second when each word is produced and fetched again on real Kafka, and nothing else is
                        done: the machine's ceiling for a word count. Besides, needs a JDK from 17 on, and Maven.
@@ -45,7 +47,7 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     }
     match chore.as_deref() {
         Some("produce") => produce(arguments),
-        Some("spine") => spine(arguments),
+        Some("consume") => consume(arguments),
         Some("repartition") => repartition(arguments),
         Some("testkit") => succeed(cargo(&["run", "--release", "--package", "kit"]).arg("--").args(arguments.rest())),
         Some("codec") => codec(arguments),
@@ -62,9 +64,18 @@ fn produce(arguments: Arguments) -> Result<()> {
     let all = words.len();
     words.retain(|word| word != "--with-confluent");
     build("bench-produce", if words.len() < all { &["--features", "confluent"] } else { &[] })?;
-    let results = workspace::root().join("bench/RESULTS.md");
-    let mut command = Command::new(program("bench-produce"));
-    command.args(&words).arg("--results").arg(results);
+    side_by_side("bench-produce", "bench/RESULTS.md", &words)
+}
+
+fn consume(arguments: Arguments) -> Result<()> {
+    build("bench-consume", &[])?;
+    side_by_side("bench-consume", "bench/CONSUME.md", &arguments.rest().collect::<Vec<_>>())
+}
+
+/// Runs one of the two that have a part on real Kafka, which is started only when that part is wanted.
+fn side_by_side(name: &str, results: &str, words: &[String]) -> Result<()> {
+    let mut command = Command::new(program(name));
+    command.args(words).arg("--results").arg(workspace::root().join(results));
     let parts: Vec<&str> = words.windows(2).filter(|pair| pair[0] == "--part").map(|pair| pair[1].as_str()).collect();
     let quick = words.iter().any(|word| word == "--quick");
     if !(parts.contains(&"kafka") || parts.is_empty() && !quick) {
@@ -78,11 +89,6 @@ fn produce(arguments: Arguments) -> Result<()> {
         command.arg("--java-libs").arg(kafka::resolve(&cluster.shape.version)?);
         succeed(&mut command)
     })
-}
-
-fn spine(arguments: Arguments) -> Result<()> {
-    build("spine", &[])?;
-    succeed(Command::new(program("spine")).args(arguments.rest()))
 }
 
 fn repartition(arguments: Arguments) -> Result<()> {

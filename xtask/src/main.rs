@@ -36,7 +36,7 @@ cargo xtask: one entry for every chore
   test [ARGUMENTS…]          every test, real Kafka included (needs a JDK from 17 on, and Maven)
   ci                         both, within a budget of time: what must be green before a change is in
   accept [PART]              the long campaigns: a million frames, thousands of seeds, ten kills of every storm
-  bench produce|spine|repartition|testkit|codec
+  bench produce|consume|repartition|testkit|codec
                              client CPU per record, the peers beside milena (needs a C compiler and make); the test kit's own
   kafka up|down|status|run   a real Apache Kafka cluster on this machine
   schema                     the shapes of responses, from the message definitions inside Kafka's jar

@@ -109,11 +109,7 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo, kafka: &TestKafka, tally: &m
         cargo.test(["test", "--workspace", "--no-fail-fast"], &kafka.environment(), tally)
     });
     for name in examples() {
-        // `cargo test` has built them. `cargo run` would build all that they need once more: for one package alone the features differ.
-        let example = |arguments: &[&str]| {
-            let program = workspace::target_dir().join("debug/examples").join(&name);
-            succeed(Command::new(program).args(arguments).current_dir(workspace::root()))
-        };
+        let example = |arguments: &[&str]| example_of(&name, arguments);
         // One that runs until somebody ends it is given an end.
         let end: &[&str] = if name == "test_cluster" { &["--seconds", "1"] } else { &[] };
         steps.run(&format!("example {name}"), || example(end));
@@ -122,7 +118,21 @@ pub(crate) fn run(steps: &mut Steps, cargo: &Cargo, kafka: &TestKafka, tally: &m
                 example(&["--bootstrap-servers", &kafka.bootstrap_servers])
             });
         }
+        if name == "produce" {
+            // What this one has written is there to be read.
+            steps.run("example consume on real Kafka", || {
+                let read = ["--topics", "lines", "--from-beginning", "--exit-at-end", "--max", "20"];
+                example_of("consume", &[&read[..], &["--bootstrap-servers", &kafka.bootstrap_servers]].concat())
+            });
+        }
     }
+}
+
+/// Runs an example. `cargo test` has built it: `cargo run` would build all that it needs once more, because for one package alone the
+/// features differ.
+fn example_of(name: &str, arguments: &[&str]) -> Result<()> {
+    let program = workspace::target_dir().join("debug/examples").join(name);
+    succeed(Command::new(program).args(arguments).current_dir(workspace::root()))
 }
 
 /// The codecs' tests of a build that has all of them but zstd: its batches are an error that names the feature.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use milena_protocol::messages::metadata_request::MetadataRequestTopic;
 use milena_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
@@ -10,11 +9,8 @@ use milena_protocol::{ApiKey, ErrorCode, StrBytes};
 
 use super::machine::Poll;
 use crate::core::Core;
-use crate::link::{Link, Target};
+use crate::link::{Link, PATIENCE, Target};
 use crate::{Error, ErrorKind, Lane};
-
-/// One broker gets this long before the next one is asked, so that a frozen broker costs seconds and not a request time-out.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until the client closes.
 pub(crate) async fn run(core: Arc<Core>, link: Link) {

@@ -94,7 +94,7 @@ impl Metadata {
     ///
     /// A topic that the answer does not name stays: an answer to a question about some topics says nothing about the others, and a
     /// partition that one broker has not heard of yet still has its records buffered.
-    pub(crate) fn after_answer(&self, response: &MetadataResponse) -> Option<Self> {
+    pub(crate) fn after_answer(&self, response: &MetadataResponse, doubts: &mut Doubts) -> Option<Self> {
         let mut next = self.clone();
         if let Some(id) = &response.cluster_id {
             next.cluster_id = Some(id.to_string());
@@ -110,12 +110,12 @@ impl Metadata {
             })
             .collect();
         for answered in &response.topics {
-            next.on_topic(answered);
+            next.on_topic(answered, doubts);
         }
         next.bumped(self)
     }
 
-    fn on_topic(&mut self, answered: &MetadataResponseTopic) {
+    fn on_topic(&mut self, answered: &MetadataResponseTopic, doubts: &mut Doubts) {
         let name: Arc<str> = match &answered.name {
             Some(name) => Arc::from(name.0.as_str()),
             None => match self.names.get(&answered.topic_id) {
@@ -131,7 +131,10 @@ impl Metadata {
             let mut partitions: Vec<_> = answered
                 .partitions
                 .iter()
-                .map(|partition| merged(partition, before.and_then(|topic| topic.partition(partition.partition_index))))
+                .map(|partition| {
+                    let known = before.and_then(|topic| topic.partition(partition.partition_index));
+                    merged(&name, partition, known, doubts)
+                })
                 .collect();
             partitions.sort_by_key(|partition| partition.id);
             Topic { name: name.clone(), id: answered.topic_id, partitions, error, is_internal: answered.is_internal }
@@ -203,8 +206,39 @@ impl Topic {
     }
 }
 
+/// How often in a row each partition was told of in a lower epoch than it is known in.
+#[derive(Debug, Default)]
+pub(crate) struct Doubts(BTreeMap<(Arc<str>, i32), u8>);
+
+/// So often all brokers cannot be late: the epochs have really gone back, as after a restored backup. (As many as franz-go takes.)
+const BELIEVED_AFTER: u8 = 5;
+
+impl Doubts {
+    /// Whether a lower epoch is to be believed by now.
+    fn are_over(&mut self, topic: &Arc<str>, partition: i32) -> bool {
+        let times = self.0.entry((topic.clone(), partition)).or_default();
+        *times += 1;
+        let are_over = *times >= BELIEVED_AFTER;
+        if are_over {
+            self.forget(topic, partition);
+        }
+        are_over
+    }
+
+    fn forget(&mut self, topic: &Arc<str>, partition: i32) {
+        if !self.0.is_empty() {
+            self.0.remove(&(topic.clone(), partition));
+        }
+    }
+}
+
 /// A partition as answered, unless it is known in a higher epoch already: brokers learn of a new leader at different times.
-fn merged(answered: &MetadataResponsePartition, known: Option<&Partition>) -> Partition {
+fn merged(
+    topic: &Arc<str>,
+    answered: &MetadataResponsePartition,
+    known: Option<&Partition>,
+    doubts: &mut Doubts,
+) -> Partition {
     let fresh = Partition {
         id: answered.partition_index,
         leader: (answered.leader_id.0 >= 0).then_some(answered.leader_id.0),
@@ -213,13 +247,18 @@ fn merged(answered: &MetadataResponsePartition, known: Option<&Partition>) -> Pa
         isr: answered.isr_nodes.iter().map(|id| id.0).collect(),
         offline: answered.offline_replicas.iter().map(|id| id.0).collect(),
     };
-    match known {
-        // Epoch −1 means: no epoch known to this broker, and so nothing to compare.
-        Some(known) if fresh.leader_epoch >= 0 && fresh.leader_epoch < known.leader_epoch => {
-            Partition { leader: known.leader, leader_epoch: known.leader_epoch, ..fresh }
-        }
-        _ => fresh,
+    let Some(known) = known else { return fresh };
+    if fresh.leader_epoch < 0 {
+        // No epoch known to this broker, and so nothing to compare. What is known of a leader that has not changed stays; with the old
+        // epoch another one would be asked in vain.
+        let is_another = fresh.leader.is_some() && fresh.leader != known.leader;
+        return if is_another { fresh } else { Partition { leader_epoch: known.leader_epoch, ..fresh } };
     }
+    if fresh.leader_epoch < known.leader_epoch && !doubts.are_over(topic, fresh.id) {
+        return Partition { leader: known.leader, leader_epoch: known.leader_epoch, ..fresh };
+    }
+    doubts.forget(topic, fresh.id);
+    fresh
 }
 
 #[cfg(test)]
@@ -252,26 +291,60 @@ mod tests {
 
     #[test]
     fn the_same_answer_twice_is_no_change() {
-        let first = Metadata::default().after_answer(&answer(1, 1, 5)).unwrap();
+        let first = Metadata::default().after_answer(&answer(1, 1, 5), &mut Doubts::default()).unwrap();
         assert_eq!(first.version, 1);
         assert_eq!(first.leader("orders", 0), Some((1, 5)));
-        assert!(first.after_answer(&answer(1, 1, 5)).is_none());
+        assert!(first.after_answer(&answer(1, 1, 5), &mut Doubts::default()).is_none());
     }
 
     #[test]
     fn an_epoch_never_goes_back_unless_the_topic_is_another() {
-        let first = Metadata::default().after_answer(&answer(1, 1, 5)).unwrap();
-        assert!(first.after_answer(&answer(1, 2, 4)).is_none(), "a broker that has not heard of epoch 5 yet");
-        assert_eq!(first.after_answer(&answer(1, 2, 6)).unwrap().leader("orders", 0), Some((2, 6)));
-        let anew = first.after_answer(&answer(2, 3, 0)).unwrap();
+        let first = Metadata::default().after_answer(&answer(1, 1, 5), &mut Doubts::default()).unwrap();
+        assert!(
+            first.after_answer(&answer(1, 2, 4), &mut Doubts::default()).is_none(),
+            "a broker that has not heard of epoch 5 yet"
+        );
+        assert_eq!(
+            first.after_answer(&answer(1, 2, 6), &mut Doubts::default()).unwrap().leader("orders", 0),
+            Some((2, 6))
+        );
+        let anew = first.after_answer(&answer(2, 3, 0), &mut Doubts::default()).unwrap();
         assert_eq!(anew.leader("orders", 0), Some((3, 0)));
         assert!(anew.topic_by_id(Uuid::from_u128(1)).is_none());
         assert_eq!(&*anew.topic_by_id(Uuid::from_u128(2)).unwrap().name, "orders");
     }
 
     #[test]
+    fn a_lower_epoch_is_believed_when_it_was_told_five_times_in_a_row() {
+        let first = Metadata::default().after_answer(&answer(1, 1, 5), &mut Doubts::default()).unwrap();
+        let (mut doubts, lower) = (Doubts::default(), answer(1, 2, 3));
+        for _ in 0..4 {
+            assert!(first.after_answer(&lower, &mut doubts).is_none());
+        }
+        // Somebody knows better: it was late news.
+        assert!(first.after_answer(&answer(1, 1, 5), &mut doubts).is_none());
+        for _ in 0..4 {
+            assert!(first.after_answer(&lower, &mut doubts).is_none());
+        }
+        let then = first.after_answer(&lower, &mut doubts).unwrap();
+        assert_eq!(then.leader("orders", 0), Some((2, 3)));
+        assert!(doubts.0.is_empty());
+    }
+
+    #[test]
+    fn an_epoch_that_is_not_told_is_kept_with_its_leader_and_goes_with_another() {
+        let mut doubts = Doubts::default();
+        let first = Metadata::default().after_answer(&answer(1, 1, 5), &mut doubts).unwrap();
+        assert!(first.after_answer(&answer(1, 1, -1), &mut doubts).is_none());
+        let leaderless = first.after_answer(&answer(1, -1, -1), &mut doubts).unwrap();
+        assert_eq!(leaderless.topic("orders").unwrap().partition(0).unwrap().leader_epoch, 5);
+        assert!(leaderless.after_hint("orders", 0, 2, 5, None).is_none(), "old news");
+        assert_eq!(first.after_answer(&answer(1, 2, -1), &mut doubts).unwrap().leader("orders", 0), Some((2, -1)));
+    }
+
+    #[test]
     fn a_hint_moves_one_leader_and_only_forward() {
-        let first = Metadata::default().after_answer(&answer(1, 1, 5)).unwrap();
+        let first = Metadata::default().after_answer(&answer(1, 1, 5), &mut Doubts::default()).unwrap();
         assert!(first.after_hint("orders", 0, 2, 5, None).is_none());
         assert_eq!(first.after_hint("orders", 0, 2, 6, None).unwrap().leader("orders", 0), Some((2, 6)));
         assert!(first.after_hint("orders", 0, 9, 6, None).is_none(), "a leader without an address");
@@ -281,13 +354,16 @@ mod tests {
 
     #[test]
     fn a_topic_that_is_refused_for_a_while_keeps_its_partitions() {
-        let first = Metadata::default().after_answer(&answer(1, 1, 5)).unwrap();
+        let first = Metadata::default().after_answer(&answer(1, 1, 5), &mut Doubts::default()).unwrap();
         let mut refused = answer(1, 1, 5);
         refused.topics[0].error_code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0;
         refused.topics[0].partitions.clear();
-        let then = first.after_answer(&refused).unwrap();
+        let then = first.after_answer(&refused, &mut Doubts::default()).unwrap();
         assert_eq!(then.topic("orders").unwrap().partitions.len(), 1);
         assert_eq!(then.topic("orders").unwrap().error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-        assert_eq!(then.after_answer(&answer(1, 1, 5)).unwrap().topic("orders").unwrap().error, ErrorCode::NONE);
+        assert_eq!(
+            then.after_answer(&answer(1, 1, 5), &mut Doubts::default()).unwrap().topic("orders").unwrap().error,
+            ErrorCode::NONE
+        );
     }
 }

@@ -97,6 +97,8 @@ pub enum Stat {
     Average,
     /// The largest of those values; not a number if there was none.
     Maximum,
+    /// The smallest of them; not a number if there was none.
+    Minimum,
     /// Their sum by the second.
     Rate,
     /// The sum of all values ever recorded.
@@ -126,6 +128,7 @@ impl Sensed {
     fn read(&self, stat: Stat, now: Instant) -> f64 {
         match stat {
             Stat::Average => self.window.average(now),
+            Stat::Minimum => self.window.minimum(now),
             Stat::Maximum => self.window.maximum(now),
             Stat::Rate => self.window.rate(now),
             Stat::Total => self.total,
@@ -167,8 +170,8 @@ impl Metrics {
         Sensor(sensed)
     }
 
-    /// Has `observer` asked whenever the value is read, for as long as somebody holds it. The value is the total, the average or the
-    /// maximum of what all observers of that name say (a rate is their total); without any the metric is gone.
+    /// Has `observer` asked whenever the value is read, for as long as somebody holds it. The value is the total, the average, the
+    /// minimum or the maximum of what all observers of that name say (a rate is their total); without any the metric is gone.
     pub fn observe(
         &self,
         group: &'static str,
@@ -221,6 +224,7 @@ impl Metrics {
             let said = observers.iter().map(|observer| observer(now));
             values[index].1 = match stat {
                 Stat::Total | Stat::Rate => said.sum(),
+                Stat::Minimum => said.fold(f64::NAN, f64::min),
                 Stat::Maximum => said.fold(f64::NAN, f64::max),
                 Stat::Average => said.sum::<f64>() / observers.len() as f64,
             };

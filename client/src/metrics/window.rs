@@ -1,4 +1,4 @@
-//! What happened lately: sum, number and maximum of the values of the last two windows of 30 s, as Java's sampled statistics have
+//! What happened lately: sum, number, minimum and maximum of the values of the last two windows of 30 s, as Java's sampled statistics have
 //! them (`metrics.sample.window.ms`, `metrics.num.samples`). Pure.
 
 use std::time::Duration;
@@ -17,6 +17,7 @@ struct Sample {
     began: Instant,
     count: u64,
     sum: f64,
+    min: f64,
     max: f64,
 }
 
@@ -28,9 +29,11 @@ impl Window {
         if self.current.is_none_or(|current| now >= current.began + WINDOW) {
             self.before = self.current.take();
         }
-        let current = self.current.get_or_insert(Sample { began: now, count: 0, sum: 0.0, max: f64::NEG_INFINITY });
+        let empty = Sample { began: now, count: 0, sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY };
+        let current = self.current.get_or_insert(empty);
         current.count += 1;
         current.sum += value;
+        current.min = current.min.min(value);
         current.max = current.max.max(value);
     }
 
@@ -38,6 +41,11 @@ impl Window {
     pub(crate) fn average(&self, now: Instant) -> f64 {
         let (sum, count) = self.living(now).fold((0.0, 0), |(sum, count), one| (sum + one.sum, count + one.count));
         sum / count as f64
+    }
+
+    /// The smallest value; not a number if there was none.
+    pub(crate) fn minimum(&self, now: Instant) -> f64 {
+        self.living(now).map(|sample| sample.min).fold(f64::NAN, f64::min)
     }
 
     /// The largest value; not a number if there was none.
@@ -84,12 +92,13 @@ mod tests {
         assert_eq!((window.average(start + seconds(60)), window.maximum(start + seconds(60))), (3.0, 3.0));
         window.record(5.0, start + seconds(62));
         assert_eq!((window.average(start + seconds(62)), window.maximum(start + seconds(62))), (4.0, 5.0));
+        assert_eq!((window.minimum(start + seconds(62)), window.minimum(start + seconds(91))), (3.0, 5.0));
     }
 
     #[test]
     fn without_values_there_is_no_average_and_no_maximum_and_the_rate_is_zero() {
         let (mut window, start) = (Window::default(), start());
-        assert!(window.average(start).is_nan() && window.maximum(start).is_nan());
+        assert!(window.average(start).is_nan() && window.maximum(start).is_nan() && window.minimum(start).is_nan());
         assert_eq!(window.rate(start), 0.0);
         window.record(1.0, start);
         let later = start + seconds(60);

@@ -22,16 +22,23 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::IsolationLevel;
+use crate::errors::UnreadableBatch;
 use crate::fetch::aborted::Aborted;
 use crate::fetch::budget::Reservation;
 use crate::fetch::session::{Asked, Session};
+use crate::metrics::Fetched;
 use crate::partitions::{SlotId, Wanted, Watermarks};
-use crate::shared::{Shared, batch_error_at};
+use crate::shared::Shared;
 
 /// How many bytes are read before their batches are handed over and other tasks have a turn.
 const HAND_OVER_BYTES: usize = 256 << 10;
+/// For how long a leader is read, and asked without a rack, after the follower that it named was of no use.
+const LEADER_ONLY: Duration = Duration::from_secs(10);
 /// How soon a broker is asked again for other partitions while the reader is busy with those it has.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// A broker that has nothing waits for records, and answers early once when a leader or a session changes. One that goes on doing so
+/// does not wait at all.
+const MOST_EARLY: u32 = 10;
 
 /// Runs until its task is ended.
 pub(crate) async fn run(shared: Arc<Shared>, broker: i32, bell: Arc<Notify>) {
@@ -39,8 +46,10 @@ pub(crate) async fn run(shared: Arc<Shared>, broker: i32, bell: Arc<Notify>) {
         link: shared.link.clone(),
         broker,
         session: Session::default(),
-        parser: FetchParser::new(),
+        parser: FetchParser::new().counting(shared.pinned.clone()),
         backoff: Backoff::RETRY,
+        in_vain: Backoff::RETRY,
+        early: 0,
         rng: shared.link.rng(&format!("fetch-{broker}")),
         shared,
     };
@@ -93,6 +102,10 @@ struct Fetcher {
     session: Session,
     parser: FetchParser,
     backoff: Backoff,
+    /// After answers without an error, and without anything that was asked for.
+    in_vain: Backoff,
+    /// Answers in a row that had nothing and came long before `max_wait`.
+    early: u32,
     rng: fastrand::Rng,
 }
 
@@ -102,13 +115,27 @@ struct Response {
     version: i16,
     /// Slot and what was asked of it, by the topic as this version names it.
     index: BTreeMap<TopicKey, BTreeMap<i32, (SlotId, u32, Asked)>>,
+    /// The whole of it is an error: whatever else stands in it means nothing.
+    is_refused: bool,
+    /// Nobody was to be named who is nearer than the leader.
+    leader_only: bool,
     /// The partition whose batches come.
     current: Option<(SlotId, u32)>,
+    /// Its next batch holds this offset, or a later one.
+    expected: i64,
+    /// A batch of it that was there held neither.
+    is_misplaced: bool,
     /// Which batches of that partition are not for a reader of committed records.
     aborted: Aborted,
     /// What was parsed and not handed over.
     arrived: Vec<(SlotId, u32, Arrived)>,
     batches: usize,
+    /// Whether any of it was new.
+    is_useful: bool,
+    /// Whether a batch was cut off at a limit.
+    is_cut: bool,
+    bytes: u64,
+    records: u64,
     hints: Vec<(TopicPartition, i32, i32)>,
     /// An error was told; metadata may be old.
     refresh: bool,
@@ -118,8 +145,8 @@ struct Response {
 /// A piece of a partition.
 enum Arrived {
     Batch(RawBatch),
-    /// Nothing for the user up to this offset; the bytes are not kept.
-    Hole(i64),
+    /// Nothing for the user in these offsets, of this epoch; the bytes are not kept.
+    Hole((i64, i64), i32),
 }
 
 impl Drop for Response {
@@ -127,7 +154,7 @@ impl Drop for Response {
         // The loop was ended in the middle: what had arrived was the queue's already, and never got there.
         let bytes = |arrived: &Arrived| match arrived {
             Arrived::Batch(batch) => batch.len() as i64,
-            Arrived::Hole(_) => 0,
+            Arrived::Hole(..) => 0,
         };
         let bytes: i64 = self.arrived.iter().map(|(_, _, arrived)| bytes(arrived)).sum();
         if bytes > 0 {
@@ -153,6 +180,7 @@ impl Fetcher {
     /// Says what is wrong: aloud once, and then quietly until an answer has come.
     fn tell(&self, error: &Error, what: &str) {
         let broker = self.broker;
+        self.shared.partitions().lose_replica(broker, self.link.now() + LEADER_ONLY);
         if self.backoff.failures() == 0 {
             tracing::warn!(%error, broker, "{what}");
         } else {
@@ -167,14 +195,25 @@ impl Fetcher {
 
     /// One request and its answer. An error means that the connection is of no use any more.
     async fn fetch(&mut self, wire: &mut Wire) -> Result<Round, Error> {
-        let config = &self.shared.config;
         let shared = self.shared.clone();
+        let config = &shared.config;
         // A share each: what a loop has reserved, it holds for as long as its broker waits for news.
         let share = shared.budget.limit() / shared.partitions().loops();
-        let mut reservation = shared.budget.reserve(share.min(i64::from(config.max_bytes))).await;
+        let is_hungry = || shared.partitions().is_hungry(self.broker);
+        let want = share.min(i64::from(config.max_bytes));
+        let mut reservation = shared.budget.reserve(want, is_hungry, &shared.signals.hungry).await;
         // Time may have passed while waiting for room.
         let now = self.link.now();
-        let wanted = shared.partitions().wanted_from(self.broker, now);
+        let mut wanted = shared.partitions().wanted_from(self.broker, now);
+        let version = self.version(wire, &wanted)?;
+        if version < 12 && !wanted.unvalidated.is_empty() {
+            // This version cannot say where logs part.
+            let mut partitions = shared.partitions();
+            for (slot, generation) in wanted.unvalidated.drain(..) {
+                partitions.await_validation(slot, generation);
+                wanted.partitions.remove(&slot);
+            }
+        }
         if wanted.partitions.is_empty() {
             return Ok(Round::Good);
         }
@@ -186,13 +225,26 @@ impl Fetcher {
             max_wait = max_wait.min(until.saturating_duration_since(now));
         }
         let deadline = now + max_wait + self.link.request_timeout();
-        let mut response = self.submit(wire, &wanted, max_wait, reservation.left(), deadline)?;
-        self.shared.metrics.fetches.add(1);
+        let mut response = self.submit(wire, &wanted, version, max_wait, reservation.left(), deadline)?;
+        self.shared.metrics.on_fetch_sent(now);
         let received = self.receive(wire, &mut response, &mut reservation, deadline).await;
         // Also when the connection broke: whole batches are good, and need not be fetched again.
         self.hand_over(&mut response);
         received?;
         drop(reservation);
+        let answered = self.link.now();
+        let (lag, lead) = shared.partitions().worst_places();
+        let fetched = Fetched {
+            latency: answered - now,
+            throttle: response.throttle,
+            bytes: response.bytes,
+            records: response.records,
+            lag,
+            lead,
+        };
+        shared.metrics.on_fetch_answered(fetched, answered);
+        let is_early = response.batches == 0 && config.min_bytes > 0 && answered - now < max_wait / 2;
+        self.early = if is_early { self.early + 1 } else { 0 };
         if response.refresh {
             self.link.refresh_metadata(RefreshReason::NotLeader);
         }
@@ -203,7 +255,11 @@ impl Fetcher {
             Round::Good
         } else if wanted.some_are_full && response.batches == 0 {
             Round::Wait(now + FULL_PAUSE)
+        } else if !response.is_useful && (response.batches > 0 || response.is_cut || self.early > MOST_EARLY) {
+            // Nothing that was asked for, and at once: a broker that does so would be asked without a pause. (A seek in between rings.)
+            Round::Wait(now + self.in_vain.on_failure(&mut self.rng))
         } else {
+            self.in_vain.on_success();
             Round::Good
         })
     }
@@ -212,12 +268,12 @@ impl Fetcher {
         &mut self,
         wire: &mut Wire,
         wanted: &Wanted,
+        version: i16,
         max_wait: Duration,
         max_bytes: i64,
         deadline: Instant,
     ) -> Result<Response, Error> {
         let config = &self.shared.config;
-        let version = self.version(wire, wanted)?;
         let request = self.session.build(wanted.partitions.iter().map(|(slot, (asked, _))| (*slot, *asked)).collect());
         let names: BTreeMap<SlotId, TopicPartition> = {
             let partitions = self.shared.partitions();
@@ -231,8 +287,7 @@ impl Fetcher {
                 partition: tp.partition,
                 leader_epoch: asked.leader_epoch,
                 offset: asked.offset,
-                // Only followers let the fetch find where logs diverge.
-                last_fetched_epoch: -1,
+                last_fetched_epoch: asked.last_epoch,
                 max_bytes: asked.max_bytes,
             });
         }
@@ -259,7 +314,7 @@ impl Fetcher {
             session_epoch: request.epoch,
             topics: &topics,
             forgotten: &forgotten,
-            rack: "",
+            rack: if wanted.leader_only { "" } else { &config.rack },
         }
         .encode(version)?;
         wire.submit(ApiKey::FETCH, version, fetch::is_flexible(version), [body], deadline);
@@ -275,10 +330,18 @@ impl Fetcher {
             shared: self.shared.clone(),
             version,
             index,
+            is_refused: false,
+            leader_only: wanted.leader_only,
             current: None,
+            expected: 0,
+            is_misplaced: false,
             aborted: Aborted::default(),
             arrived: Vec::new(),
             batches: 0,
+            is_useful: false,
+            is_cut: false,
+            bytes: 0,
+            records: 0,
             hints: Vec::new(),
             refresh: false,
             throttle: Duration::ZERO,
@@ -364,6 +427,8 @@ impl Fetcher {
                     reservation.arrived(batch.len() as i64);
                     self.shared.metrics.fetched_bytes.add(batch.len() as u64);
                     response.batches += 1;
+                    response.bytes += batch.len() as u64;
+                    response.records += u64::from(batch.count());
                     match response.current {
                         Some((slot, generation)) => self.on_batch(slot, generation, batch, response),
                         None => self.drop_batch(&batch),
@@ -383,10 +448,11 @@ impl Fetcher {
                 }
                 FetchEvent::BadBatch(error) => {
                     if let Some((slot, generation)) = response.current {
-                        self.on_bad_batch(slot, generation, error, response);
+                        self.on_bad_batch((slot, generation), None, error, response);
                     }
                 }
                 FetchEvent::End(end) => {
+                    response.is_cut = end.cut_bytes > 0;
                     for (tp, leader, epoch) in response.hints.drain(..) {
                         let endpoint = end.node_endpoints.iter().find(|endpoint| endpoint.node_id == leader);
                         let endpoint = endpoint.and_then(|endpoint| {
@@ -407,26 +473,65 @@ impl Fetcher {
     }
 
     fn on_batch(&mut self, slot: SlotId, generation: u32, batch: RawBatch, response: &mut Response) {
+        if let Err((end, error)) = self.check_place(&batch, response) {
+            self.drop_batch(&batch);
+            self.on_bad_batch((slot, generation), end, error, response);
+            response.current = None;
+            return;
+        }
         match response.aborted.hides(&batch) {
             Ok(false) => response.arrived.push((slot, generation, Arrived::Batch(batch))),
             Ok(true) => {
                 self.shared.budget.free(batch.len() as i64);
-                response.arrived.push((slot, generation, Arrived::Hole(batch.next_offset())));
+                let range = (batch.base_offset(), batch.next_offset());
+                response.arrived.push((slot, generation, Arrived::Hole(range, batch.leader_epoch())));
             }
             Err(error) => {
                 self.shared.budget.free(batch.len() as i64);
-                self.on_bad_batch(slot, generation, error, response);
+                let end = UnreadableBatch::end_of(&batch, &error);
+                self.on_bad_batch((slot, generation), end, error, response);
                 // What follows might belong to a transaction whose end could not be read.
                 response.current = None;
             }
         }
     }
 
-    fn on_bad_batch(&mut self, slot: SlotId, generation: u32, error: BatchError, response: &mut Response) {
+    /// No broker sends a batch that ends before the offset that was asked for, or behind another one that goes further. If that is what a
+    /// damaged header says, the batch is dropped; asked for again for ever, if it is the last one, and else left out, with nobody told.
+    /// The checksum covers all of the header but the first offset: where that is what is wrong, the batch behind it shows it. The error
+    /// comes with the offset at which reading goes on.
+    fn check_place(&self, batch: &RawBatch, response: &mut Response) -> Result<(), (Option<i64>, BatchError)> {
+        let base_offset = batch.base_offset();
+        if batch.next_offset() <= response.expected {
+            response.is_misplaced = true;
+            return if self.shared.config.check_crcs {
+                batch.verify_crc().map_err(|error| (None, error))
+            } else {
+                Ok(())
+            };
+        }
+        if response.is_misplaced && base_offset > response.expected {
+            let reason = "a batch in front of it lies before the offset that was asked for";
+            return Err((Some(base_offset), BatchError::Malformed { base_offset, reason }));
+        }
+        response.expected = batch.next_offset();
+        Ok(())
+    }
+
+    /// What comes next of the partition cannot be read; `end` is the offset behind it, if that is known.
+    fn on_bad_batch(
+        &mut self,
+        (slot, generation): (SlotId, u32),
+        end: Option<i64>,
+        error: BatchError,
+        response: &mut Response,
+    ) {
         // Sound batches before it are handed over first.
         self.hand_over(response);
         let mut partitions = self.shared.partitions();
-        let error = batch_error_at(partitions.tp(slot).clone(), partitions.fetch_offset(slot), error);
+        let offset = partitions.fetch_offset(slot);
+        let end = end.filter(|end| *end > offset);
+        let error = UnreadableBatch::error(partitions.tp(slot).clone(), offset, end, error);
         let waker = partitions.stick_behind(slot, generation, error);
         drop(partitions);
         waker.into_iter().for_each(std::task::Waker::wake);
@@ -438,6 +543,7 @@ impl Fetcher {
             return;
         }
         tracing::debug!(%code, broker = self.broker, "the fetch was refused");
+        response.is_refused = true;
         let sessions = [
             ErrorCode::FETCH_SESSION_ID_NOT_FOUND,
             ErrorCode::INVALID_FETCH_SESSION_EPOCH,
@@ -455,9 +561,19 @@ impl Fetcher {
     fn on_partition(&mut self, mut head: FetchedPartition, response: &mut Response) {
         // Each answer names all aborted transactions that its records may hold pieces of.
         response.aborted = Aborted::new(std::mem::take(&mut head.aborted), self.shared.config.check_crcs);
+        if response.is_refused {
+            response.current = None;
+            return;
+        }
         let found = response.index.get(&head.topic).and_then(|topic| topic.get(&head.partition)).copied();
         response.current = found.map(|(slot, generation, _)| (slot, generation));
-        let Some((slot, generation, asked)) = found else { return };
+        (response.expected, response.is_misplaced) = (found.map_or(0, |(.., asked)| asked.offset), false);
+        let Some((slot, generation, asked)) = found else {
+            // The broker's session is not the one that is meant, and it might answer at once for ever.
+            self.session.reset();
+            response.throttle = response.throttle.max(self.backoff.on_failure(&mut self.rng));
+            return;
+        };
         if head.error.is_none() {
             self.backoff.on_success();
             let marks = Watermarks {
@@ -465,17 +581,43 @@ impl Fetcher {
                 last_stable: head.last_stable_offset,
                 log_start: head.log_start_offset,
             };
-            self.shared.partitions().on_watermarks(slot, generation, &marks);
+            if let Some(parted) = head.hints.diverging_epoch.filter(|parted| parted.end_offset >= 0) {
+                let policy = self.shared.policy();
+                self.shared.change(|partitions| {
+                    partitions.on_parted(slot, generation, (parted.epoch, parted.end_offset), policy)
+                });
+                return;
+            }
+            let mut partitions = self.shared.partitions();
+            partitions.on_watermarks(slot, self.broker, asked.topic_id, &marks);
+            partitions.on_fetched(slot, generation, asked.leader_epoch);
+            drop(partitions);
+            if let Some(replica) = head.preferred_read_replica.filter(|replica| *replica >= 0) {
+                self.on_preferred(slot, generation, replica, response);
+            }
             return;
         }
         tracing::debug!(code = %head.error, broker = self.broker, offset = asked.offset, "a partition was not fetched");
+        // No broker sends records beside an error, and none are believed.
+        response.current = None;
         let until = self.link.now() + self.backoff.on_failure(&mut self.rng);
         if let Some(leader) = head.hints.current_leader.filter(|leader| leader.leader_id >= 0) {
             let tp = self.shared.partitions().tp(slot).clone();
             response.hints.push((tp, leader.leader_id, leader.leader_epoch));
         }
+        if self.shared.partitions().is_follower(slot, self.broker) {
+            // Also where it has not got the offset: the leader knows.
+            response.refresh |= action_for(Some(ApiKey::FETCH), head.error) == Action::RefreshMetadata;
+            self.shared.partitions().read_leader(slot, self.link.now() + LEADER_ONLY);
+            return;
+        }
         if head.error == ErrorCode::OFFSET_OUT_OF_RANGE {
-            return self.on_out_of_range(slot, generation, asked.offset, until);
+            // What was fetched before is still good; the question is asked again when it has been read.
+            let mut partitions = self.shared.partitions();
+            if !partitions.out_of_range(slot, generation, asked.offset) {
+                partitions.rest(slot, generation, until);
+            }
+            return;
         }
         match action_for(Some(ApiKey::FETCH), head.error) {
             Action::RefreshMetadata => {
@@ -488,31 +630,33 @@ impl Fetcher {
                     Error::from_code(ApiKey::FETCH, head.error).with_topic_partition(tp).with_broker(self.broker);
                 self.shared.change(|partitions| partitions.stick(slot, generation, error));
             }
-            _ => self.shared.partitions().rest(slot, generation, until),
+            // Before v13 a topic that was made anew shows only so.
+            _ => {
+                response.refresh |= head.error == ErrorCode::UNKNOWN_LEADER_EPOCH;
+                self.shared.partitions().rest(slot, generation, until);
+            }
         }
     }
 
-    fn on_out_of_range(&self, slot: SlotId, generation: u32, asked: i64, until: Instant) {
-        let reset = self.shared.config.reset;
-        self.shared.change(|partitions| {
-            if !partitions.has_handed_out_all_below(slot, generation, asked) {
-                // What was fetched before is still good; the question is asked again when it has been read.
-                partitions.rest(slot, generation, until);
-                return None;
-            }
-            let tp = partitions.tp(slot).clone();
-            match reset.start() {
-                Some(start) => {
-                    tracing::warn!(%tp, offset = asked, ?reset, "the log does not have the offset; the position is reset");
-                    partitions.reset(slot, generation, start);
-                    None
-                }
-                None => {
-                    let error = Error::from_code(ApiKey::FETCH, ErrorCode::OFFSET_OUT_OF_RANGE);
-                    partitions.stick(slot, generation, error.with_topic_partition(tp))
-                }
-            }
-        });
+    /// The leader has given nothing, but the name of a follower that is nearer (KIP-392).
+    fn on_preferred(&mut self, slot: SlotId, generation: u32, replica: i32, response: &mut Response) {
+        let now = self.link.now();
+        if response.leader_only {
+            // Somebody is named though nobody was asked for: that would go on without a pause.
+            let until = now + self.in_vain.on_failure(&mut self.rng);
+            self.shared.partitions().rest(slot, generation, until);
+            return;
+        }
+        let mut partitions = self.shared.partitions();
+        if replica == self.broker || partitions.is_follower(slot, self.broker) {
+            // Only a leader names somebody, and somebody else.
+            partitions.read_leader(slot, now + LEADER_ONLY);
+        } else if self.link.metadata_ref().brokers.contains_key(&replica) {
+            partitions.prefer(slot, generation, replica, now + self.link.metadata_max_age());
+        } else {
+            response.refresh = true;
+            partitions.read_leader(slot, now + LEADER_ONLY);
+        }
     }
 
     /// Queues what was parsed and wakes the reader, once.
@@ -526,11 +670,15 @@ impl Fetcher {
             match arrived {
                 Arrived::Batch(batch) => {
                     let bytes = batch.len() as i64;
-                    if !partitions.queue(slot, generation, batch) {
+                    if partitions.queue(slot, generation, batch) {
+                        response.is_useful = true;
+                    } else {
                         unwanted += bytes;
                     }
                 }
-                Arrived::Hole(to) => partitions.queue_hole(slot, generation, to),
+                Arrived::Hole(range, epoch) => {
+                    response.is_useful |= partitions.queue_hole(slot, generation, range, epoch);
+                }
             }
         }
         let reader = partitions.take_reader();

@@ -5,8 +5,10 @@
 //! commits have another. Nothing here waits for the user: its listener runs elsewhere, and its un-acknowledged records are waited
 //! for beside everything else.
 
+mod committing;
 mod leading;
 mod requests;
+mod revoking;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
@@ -19,8 +21,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use milena_client::{
-    CoordinatorKind, Counter, Error, ErrorKind, Gauge, GroupMetadata, Lane, Link, OffsetAndMetadata, Target,
-    TopicPartition,
+    CoordinatorKind, Counter, Error, ErrorKind, Gauge, GroupMetadata, Lane, Link, Target, TopicPartition,
 };
 use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use milena_protocol::messages::leave_group_request::MemberIdentity;
@@ -30,7 +31,7 @@ use milena_protocol::{ApiKey, ErrorCode, Request, StrBytes};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::listener::{Calls, Kind};
+use super::listener::Calls;
 use super::offsets::str_bytes;
 use crate::Assignor;
 use crate::commits::{Answer, CommitQueue, Offsets, Ticket};
@@ -38,10 +39,9 @@ use crate::group::classic::{Action, Failure, Joined, Membership, Settings};
 use crate::group::{Assignment, Subscription};
 use crate::handle::GenerationHold;
 use crate::metrics::{self, RecentMax};
-use crate::partitions::Stand;
 use crate::shared::Shared;
 use leading::{Led, assign, sizes};
-use requests::{Asked, Trouble, ask_at_length, commit_request, read_commit, read_join};
+use requests::{Asked, Trouble, ask_at_length, read_join};
 
 const PROTOCOL_TYPE: &str = "consumer";
 /// What is kept of the rebalance time-out for the commit, the listener and the join after un-acknowledged records were waited for.
@@ -635,194 +635,6 @@ impl Driver {
         }
     }
 
-    // ---- what is read ----
-
-    fn adopt(&mut self, added: Vec<TopicPartition>, assignment: &Assignment, generation: i32) {
-        tracing::info!(group = %self.config.group, generation, added = added.len(), "assigned");
-        self.counters.rebalances.add(1);
-        self.counters.assigned.set(assignment.partitions.len() as i64);
-        self.config.assignor.on_assignment(assignment, generation);
-        // What is new waits for the listener, which may seek.
-        let stand = if self.listener.is_some() { Stand::AwaitListener } else { Stand::AwaitCommitted };
-        let link = self.link.clone();
-        self.shared.change(|partitions| {
-            partitions.assign(added.iter().map(|tp| (tp.clone(), stand.clone(), metrics::lag(&link, tp))));
-            None
-        });
-        if self.listener.is_some() {
-            let (life, call) = (self.life, self.listener.call(Kind::Assigned, added.clone()));
-            self.under_way.push(Box::pin(async move {
-                call.await;
-                Event::Prepared(life, added)
-            }));
-        }
-    }
-
-    fn lose(&mut self, partitions: Vec<TopicPartition>) {
-        self.revocation = None;
-        self.life += 1;
-        self.counters.assigned.set(0);
-        self.commits.lose(&partitions);
-        self.shared.change(|table| table.release(&partitions));
-        if self.listener.is_some() {
-            self.lost_untold.push_back(partitions.clone());
-            let call = self.listener.call(Kind::Lost, partitions);
-            self.under_way.push(Box::pin(async move {
-                call.await;
-                Event::ToldLost
-            }));
-        }
-    }
-
-    fn begin_revocation(&mut self, attempt: u64, partitions: Vec<TopicPartition>) {
-        if self.closing.is_some() {
-            // Everything is being given up already, and this member is about to leave.
-            return;
-        }
-        let now = self.link.now();
-        let patience = self.config.max_poll_interval.saturating_sub(REVOKE_RESERVE);
-        let deadline = now + patience;
-        self.shared.change(|table| table.begin_revoke(&partitions));
-        self.listener.revoking(&partitions);
-        let shared = self.shared.clone();
-        let asked = partitions.clone();
-        self.revocation = Some(Revocation { attempt, partitions, deadline, told: Vec::new(), step: Step::Draining });
-        self.under_way.push(Box::pin(async move {
-            drained(&shared, &asked, deadline).await;
-            Event::Drained(attempt)
-        }));
-    }
-
-    fn set_step(&mut self, step: Step) {
-        if let Some(revocation) = &mut self.revocation {
-            revocation.step = step;
-        }
-    }
-
-    fn commit_before_revoke(&mut self) {
-        let Some(revocation) = &mut self.revocation else { return };
-        revocation.told = self.shared.frontiers(Some(&revocation.partitions));
-        let told = revocation.told.clone();
-        let ticket = self.want(told);
-        self.set_step(Step::Committing(ticket));
-    }
-
-    fn advance_revocation(&mut self, now: Instant) {
-        loop {
-            let Some(revocation) = &self.revocation else { return };
-            // A coordinator that does not answer must not keep the partitions for ever; the commit keeps a part of the reserve.
-            let too_late = now >= revocation.deadline + REVOKE_RESERVE / 2;
-            match &revocation.step {
-                Step::Draining => return,
-                Step::Listening if !too_late => return,
-                Step::Committing(ticket) if too_late || self.commits.result(*ticket).is_some() => {
-                    let (attempt, partitions) = (revocation.attempt, revocation.partitions.clone());
-                    if !self.listener.is_some() {
-                        self.finish_revocation(now);
-                        return;
-                    }
-                    let call = self.listener.call(Kind::Revoked, partitions);
-                    self.under_way.push(Box::pin(async move {
-                        call.await;
-                        Event::Revoked(attempt)
-                    }));
-                    self.set_step(Step::Listening);
-                }
-                Step::CommittingAgain(ticket) if too_late || self.commits.result(*ticket).is_some() => {
-                    self.finish_revocation(now);
-                    return;
-                }
-                Step::Listening => {
-                    self.finish_revocation(now);
-                    return;
-                }
-                _ => return,
-            }
-        }
-    }
-
-    fn finish_revocation(&mut self, now: Instant) {
-        let Some(revocation) = self.revocation.take() else { return };
-        self.commits.lose(&revocation.partitions);
-        self.shared.change(|table| table.release(&revocation.partitions));
-        self.membership.on_revoked(revocation.attempt, now, &revocation.partitions);
-    }
-
-    // ---- commits ----
-
-    fn want_frontiers(&mut self) -> Ticket {
-        let frontiers = self.shared.frontiers(None);
-        self.want(frontiers)
-    }
-
-    fn want(&mut self, mut frontiers: Vec<(TopicPartition, i64, i32)>) -> Ticket {
-        if !self.config.commits {
-            frontiers.clear();
-        }
-        self.commits.want(frontiers.into_iter().map(|(tp, offset, leader_epoch)| {
-            (tp, OffsetAndMetadata { offset, leader_epoch, metadata: String::new() })
-        }))
-    }
-
-    fn auto_commit(&mut self, now: Instant) {
-        if let (Some(at), Some(interval)) = (self.auto_commit_at, self.config.auto_commit)
-            && at <= now
-        {
-            self.auto_commit_at = Some(now + interval);
-            if self.membership.may_commit() {
-                self.want_frontiers();
-            }
-        }
-    }
-
-    fn send_commit(&mut self, now: Instant) {
-        if !self.membership.may_commit() {
-            return;
-        }
-        let Some(offsets) = self.commits.poll(now) else { return };
-        self.counters.commits.add(1);
-        let (member_id, generation) = self.membership.identity();
-        let sent = self.link.now();
-        let request = commit_request(self.group_id(), &member_id, generation, self.instance_id(), offsets.clone());
-        let (link, target, timeout) = (self.link.clone(), self.target(), self.link.request_timeout());
-        self.under_way.push(Box::pin(async move {
-            let answer = match link.send_versioned(target, Lane::Heartbeat, timeout, request).await {
-                Ok(response) => Answer::Codes(read_commit(response)),
-                Err(error) => Answer::Failed(error),
-            };
-            Event::Committed(generation, sent, answer)
-        }));
-    }
-
-    fn answer_waiters(&mut self, now: Instant) {
-        for waiter in std::mem::take(&mut self.waiting) {
-            let result = self.commits.result(waiter.ticket);
-            match result.or_else(|| (waiter.deadline <= now).then(|| Err(self.late()))) {
-                Some(result) => drop(waiter.reply.send(result)),
-                None => self.waiting.push(waiter),
-            }
-        }
-        if self.waiting.is_empty() && self.revocation.is_none() && self.commits.is_idle() {
-            self.commits.forget_errors();
-        }
-    }
-
-    /// Why a commit that somebody waits for has taken too long.
-    fn late(&self) -> Error {
-        let text = format!(
-            "the coordinator has not confirmed the commit within {} s. It is asked on; what it has not been told when this consumer \
-             ends is read again.",
-            COMMIT_TIMEOUT.as_secs()
-        );
-        match self.commit_trouble.last() {
-            Some(trouble) => {
-                let text = format!("{text} What was wrong last: {trouble}");
-                Error::new(ErrorKind::Timeout, text).with_api(ApiKey::OFFSET_COMMIT).with_source(trouble)
-            }
-            None => Error::new(ErrorKind::Timeout, text).with_api(ApiKey::OFFSET_COMMIT),
-        }
-    }
-
     // ---- the poll clock ----
 
     /// Restarts whenever the user polls, receives or acknowledges; runs only while it has records that it has not acknowledged.
@@ -915,28 +727,6 @@ impl Counters {
             assigned: gauge("assigned-partitions"),
             heartbeat_time: RecentMax::new(gauge("heartbeat-response-time-max")),
             commit_time: RecentMax::new(gauge("commit-latency-max")),
-        }
-    }
-}
-
-/// Waits until the user has acknowledged what it has of the partitions, at most until `deadline`.
-async fn drained(shared: &Shared, partitions: &[TopicPartition], deadline: Instant) {
-    let mut timer = shared.link.sleep_until(deadline);
-    loop {
-        let acknowledged = shared.signals.drained.notified();
-        tokio::pin!(acknowledged);
-        // Registered before the look, or an acknowledgement between the two would be missed.
-        acknowledged.as_mut().enable();
-        if shared.partitions().is_drained(partitions) {
-            return;
-        }
-        tokio::select! {
-            biased;
-            () = acknowledged => {}
-            () = &mut timer => {
-                tracing::warn!("records of revoked partitions were not acknowledged in time: they will be read again by their new owner");
-                return;
-            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -12,21 +13,29 @@ use futures_util::stream::FuturesUnordered;
 use milena_client::{
     Action, Backoff, CoordinatorKind, Error, Link, RefreshReason, TaskHandle, TopicInterest, TopicPartition,
 };
+use milena_protocol::ErrorCode;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::fetch_loop;
-use super::offsets::{self, Found};
+use super::offsets::{self, Found, Place};
 use crate::StartAt;
-use crate::partitions::{LookUp, SlotId, Stand};
+use crate::partitions::{LookUp, Picture, SlotId, Stand, Whereabouts};
 use crate::shared::Shared;
 
 /// How often the picture of the cluster is asked for while a partition has no leader in it. (The client coalesces and backs off.)
 const LEADERLESS_PAUSE: Duration = Duration::from_millis(200);
 
 /// A look-up that is under way, and what it will say.
-type Answer = (Vec<LookUp>, Result<Found<Option<i64>>, Error>);
+type Answer = (Vec<LookUp>, Result<Found<LookedUp>, Error>);
 type UnderWay = FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>;
+
+/// What was found.
+enum LookedUp {
+    Listed(Option<Place>),
+    Committed(Option<(i64, i32)>),
+    /// The end of the epoch that was asked for, as the leader of this epoch knows it.
+    EpochEnd((i32, i64), i32),
+}
 
 struct Upkeep {
     shared: Arc<Shared>,
@@ -42,6 +51,8 @@ struct Upkeep {
     retry_at: Option<Instant>,
     /// When the picture is asked for again, because a partition has no leader in it.
     leaderless_until: Option<Instant>,
+    /// When a partition that is unknown has been so for too long.
+    look_again_at: Option<Instant>,
     topics: BTreeSet<Arc<str>>,
     interest: Option<TopicInterest>,
 }
@@ -60,6 +71,7 @@ pub(crate) async fn run(shared: Arc<Shared>, group: Option<Arc<str>>) {
         backoff: Backoff::RETRY,
         retry_at: None,
         leaderless_until: None,
+        look_again_at: None,
         topics: BTreeSet::new(),
         interest: None,
         shared: shared.clone(),
@@ -69,7 +81,7 @@ pub(crate) async fn run(shared: Arc<Shared>, group: Option<Arc<str>>) {
         upkeep.follow_topics();
         upkeep.follow_leaders();
         upkeep.look_up();
-        let wake_at = upkeep.retry_at.into_iter().chain(upkeep.leaderless_until).min();
+        let wake_at = [upkeep.retry_at, upkeep.leaderless_until, upkeep.look_again_at].into_iter().flatten().min();
         let timer = wake_at.map(|at| upkeep.link.sleep_until(at));
         let waiting = upkeep.under_way.is_empty();
         tokio::select! {
@@ -100,11 +112,29 @@ impl Upkeep {
 
     fn follow_leaders(&mut self) {
         let metadata = self.link.metadata();
-        let (brokers, missing) = self.shared.partitions().on_leaders(|tp| {
-            let id = metadata.topic(&tp.topic).map_or(Uuid::nil(), |topic| topic.id);
-            (id, metadata.leader(&tp.topic, tp.partition))
+        let whereabouts = |tp: &TopicPartition| {
+            let Some(topic) = metadata.topic(&tp.topic) else {
+                return Whereabouts { trouble: Some(None), ..Whereabouts::default() };
+            };
+            let trouble = match topic.error {
+                ErrorCode::NONE if topic.partition(tp.partition).is_some() || topic.partitions.is_empty() => None,
+                ErrorCode::NONE => Some(Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
+                ErrorCode::LEADER_NOT_AVAILABLE => None,
+                code => Some(Some(code)),
+            };
+            Whereabouts { topic_id: topic.id, leader: metadata.leader(&tp.topic, tp.partition), trouble }
+        };
+        let clock = (self.link.now(), self.shared.config.api_timeout);
+        let policy = self.shared.policy();
+        let mut picture = Default::default();
+        self.shared.change(|partitions| {
+            picture = partitions.on_metadata(whereabouts, clock, policy);
+            None
         });
-        if !missing {
+        let Picture { brokers, is_leader_missing, look_again_at, wakers } = picture;
+        wakers.into_iter().for_each(Waker::wake);
+        self.look_again_at = look_again_at;
+        if !is_leader_missing {
             self.leaderless_until = None;
         } else if self.leaderless_until.is_none() {
             self.link.refresh_metadata(RefreshReason::NoLeader);
@@ -139,6 +169,7 @@ impl Upkeep {
         }
         let mut committed = Vec::new();
         let mut by_leader: BTreeMap<i32, Vec<LookUp>> = BTreeMap::new();
+        let mut to_validate: BTreeMap<i32, Vec<LookUp>> = BTreeMap::new();
         // In a statement of its own: the loop's body takes the lock again.
         let look_ups = self.shared.partitions().look_ups();
         for look_up in look_ups {
@@ -148,9 +179,12 @@ impl Upkeep {
             match (&look_up.stand, look_up.leader) {
                 (Stand::AwaitCommitted, _) => committed.push(look_up),
                 (Stand::AwaitReset(StartAt::Offset(offset)), _) => {
-                    self.shared.partitions().start_at(look_up.slot, look_up.generation, *offset);
+                    self.shared.partitions().start_at(look_up.slot, look_up.generation, *offset, -1);
                 }
-                (Stand::AwaitReset(_), Some((leader, _))) => by_leader.entry(leader).or_default().push(look_up),
+                (Stand::AwaitValidation, Some((leader, _))) => to_validate.entry(leader).or_default().push(look_up),
+                (Stand::AwaitReset(_) | Stand::AwaitLogStart(_), Some((leader, _))) => {
+                    by_leader.entry(leader).or_default().push(look_up);
+                }
                 // Without a leader there is nobody to ask, yet.
                 _ => {}
             }
@@ -160,7 +194,7 @@ impl Upkeep {
             self.start(committed, move |asked| async move {
                 let partitions = asked.iter().map(|look_up| look_up.tp.clone()).collect();
                 let answer = offsets::committed(&link, &group, partitions).await;
-                (asked, answer)
+                (asked, answer.map(|found| looked_up(found, LookedUp::Committed)))
             });
         }
         for (leader, look_ups) in by_leader {
@@ -168,11 +202,35 @@ impl Upkeep {
             self.start(look_ups, move |asked| async move {
                 let partition = |look_up: &LookUp| match (&look_up.stand, look_up.leader) {
                     (Stand::AwaitReset(start), Some((_, epoch))) => Some((look_up.tp.clone(), (*start, epoch))),
+                    (Stand::AwaitLogStart(_), Some((_, epoch))) => {
+                        Some((look_up.tp.clone(), (StartAt::Beginning, epoch)))
+                    }
                     _ => None,
                 };
-                let answer =
-                    offsets::list(&link, leader, isolation, asked.iter().filter_map(partition).collect()).await;
-                (asked, answer)
+                let partitions = asked.iter().filter_map(partition).collect();
+                let answer = offsets::starts(&link, leader, isolation, partitions).await;
+                (asked, answer.map(|found| looked_up(found, LookedUp::Listed)))
+            });
+        }
+        for (leader, look_ups) in to_validate {
+            let link = self.link.clone();
+            self.start(look_ups, move |asked| async move {
+                let epochs: BTreeMap<TopicPartition, (i32, i32)> = asked
+                    .iter()
+                    .filter_map(|look_up| Some((look_up.tp.clone(), (look_up.epoch, look_up.leader?.1))))
+                    .collect();
+                let answer = offsets::epoch_ends(&link, leader, epochs.clone().into_iter().collect()).await;
+                let found = answer.map(|found| {
+                    let of_leader = |tp: &TopicPartition| epochs.get(tp).map_or(-1, |(_, leader_epoch)| *leader_epoch);
+                    found
+                        .into_iter()
+                        .map(|(tp, end)| {
+                            let leader_epoch = of_leader(&tp);
+                            (tp, end.map(|end| LookedUp::EpochEnd(end, leader_epoch)))
+                        })
+                        .collect()
+                });
+                (asked, found)
             });
         }
     }
@@ -185,20 +243,23 @@ impl Upkeep {
         self.under_way.push(Box::pin(ask(look_ups)));
     }
 
-    fn on_answer(&mut self, asked: Vec<LookUp>, answer: Result<Found<Option<i64>>, Error>) {
+    fn on_answer(&mut self, asked: Vec<LookUp>, answer: Result<Found<LookedUp>, Error>) {
         for look_up in &asked {
             self.asked.remove(&(look_up.slot, look_up.generation));
         }
-        let mut found: BTreeMap<TopicPartition, Result<Option<i64>, Error>> = match answer {
+        let mut found: BTreeMap<TopicPartition, Result<LookedUp, Error>> = match answer {
             Ok(found) => {
-                self.backoff.on_success();
+                // An answer that is all errors is none that a pause could be forgotten for.
+                if found.iter().any(|(_, found)| found.is_ok()) {
+                    self.backoff.on_success();
+                }
                 found.into_iter().collect()
             }
             Err(error) => asked.iter().map(|look_up| (look_up.tp.clone(), Err(error.clone()))).collect(),
         };
         for look_up in asked {
             match found.remove(&look_up.tp) {
-                Some(Ok(offset)) => self.on_found(&look_up, offset),
+                Some(Ok(found)) => self.on_found(&look_up, found),
                 Some(Err(error)) => self.on_failure(&look_up, error),
                 // The broker left it out: ask again.
                 None => self.retry(),
@@ -206,23 +267,40 @@ impl Upkeep {
         }
     }
 
-    fn on_found(&mut self, look_up: &LookUp, offset: Option<i64>) {
+    fn on_found(&mut self, look_up: &LookUp, found: LookedUp) {
         let (slot, generation) = (look_up.slot, look_up.generation);
-        match (offset, &look_up.stand) {
-            (Some(offset), _) => {
-                self.shared.partitions().start_at(slot, generation, offset);
+        let policy = self.shared.policy();
+        self.shared.change(|partitions| match (found, &look_up.stand) {
+            (LookedUp::Listed(Some(place)), Stand::AwaitLogStart(_)) => {
+                partitions.on_log_start(slot, generation, place.offset, policy)
             }
-            (None, Stand::AwaitReset(_)) => self.shared.partitions().reset(slot, generation, StartAt::End),
-            (None, _) => match self.shared.config.reset.start() {
-                Some(start) => self.shared.partitions().reset(slot, generation, start),
-                None => {
-                    let text = "the group has no committed offset for the partition, and offset_reset is None: seek, or choose a policy.";
-                    let error =
-                        Error::new(milena_client::ErrorKind::Config, text).with_topic_partition(look_up.tp.clone());
-                    self.shared.change(|partitions| partitions.stick(slot, generation, error));
+            // Java, too, takes the place as it is: no record before it has been read.
+            (LookedUp::Listed(Some(place)), _) => {
+                partitions.start_at(slot, generation, place.offset, -1);
+                None
+            }
+            (LookedUp::Listed(None), _) => {
+                partitions.reset_to_end(slot, generation);
+                None
+            }
+            (LookedUp::Committed(Some((offset, epoch))), _) => {
+                partitions.start_at(slot, generation, offset, epoch);
+                None
+            }
+            (LookedUp::Committed(None), _) => partitions.nothing_committed(slot, generation, policy),
+            (LookedUp::EpochEnd((epoch, end), _), _) if epoch < 0 || end < 0 => {
+                partitions.on_epoch_unknown(slot, generation);
+                None
+            }
+            (LookedUp::EpochEnd((epoch, end), leader_epoch), _) => {
+                if partitions.has_parted(slot, generation, epoch, end) {
+                    partitions.on_parted(slot, generation, (epoch, end), policy)
+                } else {
+                    partitions.on_validated(slot, generation, leader_epoch);
+                    None
                 }
-            },
-        }
+            }
+        });
     }
 
     fn on_failure(&mut self, look_up: &LookUp, error: Error) {
@@ -239,7 +317,17 @@ impl Upkeep {
                     self.link.forget_coordinator(CoordinatorKind::Group, group);
                 }
             }
+            // Of a topic that was made anew, which is asked for by its name, the old epoch is unknown for ever.
+            Action::Retry if error.code() == Some(ErrorCode::UNKNOWN_LEADER_EPOCH) => {
+                self.link.refresh_metadata(RefreshReason::NotLeader);
+            }
             Action::Retry => {}
+            _ if look_up.stand == Stand::AwaitValidation => {
+                // A broker without the API, or without the right to it: Java goes on, too.
+                let epoch = look_up.leader.map_or(-1, |(_, epoch)| epoch);
+                self.shared.partitions().on_validated(look_up.slot, look_up.generation, epoch);
+                return;
+            }
             _ => {
                 let (slot, generation) = (look_up.slot, look_up.generation);
                 self.shared.change(|partitions| partitions.stick(slot, generation, error));
@@ -248,4 +336,15 @@ impl Upkeep {
         }
         self.retry();
     }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        // It lives as long as the consumer.
+        self.shared.signals.events.close();
+    }
+}
+
+fn looked_up<T>(found: Found<T>, make: impl Fn(T) -> LookedUp) -> Found<LookedUp> {
+    found.into_iter().map(|(tp, result)| (tp, result.map(&make))).collect()
 }

@@ -54,7 +54,7 @@ impl Aborted {
         if self.check_crcs {
             batch.verify_crc()?;
         }
-        let marker = batch.clone().open(&mut Scratch::new(), MOST_MARKER_BYTES)?;
+        let marker = batch.open(&mut Scratch::new(), MOST_MARKER_BYTES)?;
         if marker.control()? == Some(Control::Abort) {
             self.producers.remove(&batch.producer_id());
         }

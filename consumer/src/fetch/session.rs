@@ -19,6 +19,8 @@ pub(crate) struct Asked {
     pub(crate) offset: i64,
     /// The leader's epoch as the client knows it, or −1.
     pub(crate) leader_epoch: i32,
+    /// The epoch of the last record before the offset, or −1: the leader says where its log parts from it.
+    pub(crate) last_epoch: i32,
     pub(crate) max_bytes: i32,
 }
 
@@ -27,7 +29,7 @@ pub(crate) struct Asked {
 pub(crate) struct SessionRequest {
     /// 0 asks for a new session.
     pub(crate) id: i32,
-    /// 0 in a full request.
+    /// 0 in a full request, −1 in one without a session.
     pub(crate) epoch: i32,
     /// The partitions to name.
     pub(crate) send: Vec<SlotId>,
@@ -44,7 +46,12 @@ pub(crate) struct Session {
     known: BTreeMap<SlotId, Asked>,
     /// What it will remember once it has answered.
     pending: Option<BTreeMap<SlotId, Asked>>,
+    /// The broker has refused to begin a session: none is asked for any more.
+    is_refused: bool,
 }
+
+const FIRST_EPOCH: i32 = 0;
+const NO_SESSION: i32 = -1;
 
 impl Session {
     /// What to send so that the broker looks at exactly `wanted`.
@@ -56,15 +63,16 @@ impl Session {
         if wanted.iter().any(is_replaced) {
             self.reset();
         }
+        let is_full = self.epoch == FIRST_EPOCH;
         let request = SessionRequest {
             id: self.id,
-            epoch: self.epoch,
+            epoch: if self.is_refused { NO_SESSION } else { self.epoch },
             send: wanted
                 .iter()
-                .filter(|(slot, asked)| self.epoch == 0 || self.known.get(slot) != Some(asked))
+                .filter(|(slot, asked)| is_full || self.known.get(slot) != Some(asked))
                 .map(|(slot, _)| *slot)
                 .collect(),
-            forget: if self.epoch == 0 {
+            forget: if is_full {
                 Vec::new()
             } else {
                 let gone = self.known.iter().filter(|(slot, _)| !wanted.contains_key(slot));
@@ -78,10 +86,12 @@ impl Session {
     /// An answer has arrived, or at least its head.
     pub(crate) fn on_answer(&mut self, error: ErrorCode, session_id: i32) {
         if !error.is_none() {
+            // franz-go 1.4.2: there are brokers that speak of sessions and do not know the one that they are asked to begin.
+            self.is_refused |= self.epoch == FIRST_EPOCH && error == ErrorCode::FETCH_SESSION_ID_NOT_FOUND;
             return self.reset();
         }
         let Some(pending) = self.pending.take() else { return };
-        if session_id == 0 {
+        if session_id == 0 || self.is_refused {
             // The broker has no room for sessions: every request is a full one.
             self.reset();
             return;
@@ -93,7 +103,7 @@ impl Session {
 
     /// The connection is gone, and with it any knowledge of what the broker has seen.
     pub(crate) fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self { is_refused: self.is_refused, ..Self::default() };
     }
 }
 
@@ -102,7 +112,7 @@ mod tests {
     use super::*;
 
     fn wanted(offsets: &[(SlotId, i64)]) -> BTreeMap<SlotId, Asked> {
-        let asked = |offset| Asked { topic_id: Uuid::nil(), offset, leader_epoch: 1, max_bytes: 100 };
+        let asked = |offset| Asked { topic_id: Uuid::nil(), offset, leader_epoch: 1, last_epoch: -1, max_bytes: 100 };
         offsets.iter().map(|&(slot, offset)| (slot, asked(offset))).collect()
     }
 
@@ -174,6 +184,23 @@ mod tests {
             );
             session.on_answer(ErrorCode::NONE, 0);
         }
+    }
+
+    #[test]
+    fn a_broker_that_does_not_know_a_session_that_it_is_to_begin_is_read_without_one() {
+        let mut session = Session::default();
+        session.build(wanted(&[(0, 0)]));
+        session.on_answer(ErrorCode::FETCH_SESSION_ID_NOT_FOUND, 0);
+        for _ in 0..3 {
+            let request = session.build(wanted(&[(0, 0)]));
+            assert_eq!(request, SessionRequest { id: 0, epoch: -1, send: vec![0], forget: vec![] });
+            session.on_answer(ErrorCode::NONE, 77);
+        }
+        // One that it has thrown out is begun anew.
+        let mut session = established();
+        session.build(wanted(&[(0, 0)]));
+        session.on_answer(ErrorCode::FETCH_SESSION_ID_NOT_FOUND, 0);
+        assert_eq!(session.build(wanted(&[(0, 0)])).epoch, 0);
     }
 
     #[test]

@@ -27,6 +27,10 @@ impl World {
     pub async fn new(builder: ClusterBuilder) -> Self {
         let cluster = builder.start_in_memory().unwrap();
         let client = connect(&cluster).await;
+        Self::of(cluster, client)
+    }
+
+    pub fn of(cluster: Cluster, client: Client) -> Self {
         let writer = client.new_owner("writer");
         Self { cluster, client, writer }
     }
@@ -113,6 +117,17 @@ pub fn batch(numbers: Range<i64>, codec: Compression) -> Bytes {
     if codec != Compression::None {
         sealed = sealed.compress(&mut Compressor::new(codec).unwrap(), Vec::new()).0;
     }
+    sealed.stamp(ProducerStamp::NONE);
+    Bytes::copy_from_slice(sealed.bytes())
+}
+
+/// A batch of these keys and values.
+pub fn batch_of(records: &[(Option<&[u8]>, Option<&[u8]>)]) -> Bytes {
+    let mut builder = BatchBuilder::new(vec![0; 1 << 20], 0);
+    for (key, value) in records {
+        builder.append(1000, *key, *value, &[]).unwrap();
+    }
+    let mut sealed = builder.seal();
     sealed.stamp(ProducerStamp::NONE);
     Bytes::copy_from_slice(sealed.bytes())
 }

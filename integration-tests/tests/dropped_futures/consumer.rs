@@ -1,6 +1,11 @@
 //! The consumers' calls, dropped. Each record is read once, in order, and commits are what was acknowledged.
 
-use milena::{Consumer, OffsetAndMetadata, OffsetReset, PartitionConsumer, StartAt, TopicPartition};
+use futures_util::StreamExt as _;
+use milena::serde::{Raw, Text};
+use milena::{
+    CompactedTableBuilder, Consumer, ConsumerEvent, OffsetAndMetadata, OffsetReset, PartitionConsumer, ReaderHandle,
+    Record, StartAt, TopicPartition,
+};
 use milena_testkit::{Api, Reaction};
 
 use crate::cut::Cut;
@@ -211,5 +216,105 @@ pub(crate) async fn close_reader(cut: &Cut) -> Footprint {
     let mut consumer = reader(&world).await;
     assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), 0);
     consumer.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn next_event(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let gone = StartAt::Offset(RECORDS * 2);
+    let builder = world.client.partition_consumer().assign(TOPIC, [0], gone);
+    let mut consumer = builder.offset_reset(OffsetReset::Earliest).build().await.unwrap();
+    let handle = consumer.handle();
+    let first = cut.of(handle.next_event()).await;
+    let event = if first.is_some() { first.flatten() } else { handle.next_event().await };
+    assert!(matches!(event, Some(ConsumerEvent::Reset { to: 0, .. })), "{event:?}");
+    assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), 0);
+    consumer.close(MINUTE).await.unwrap();
+    assert_eq!(handle.next_event().await, None);
+    drop(handle);
+    world.end().await
+}
+
+/// A question about offsets, whose answer comes late, is dropped; another one is answered.
+async fn look_up(cut: &Cut, ask: impl AsyncFn(&ReaderHandle) -> i64, answer: i64) -> Footprint {
+    let world = start().await;
+    let mut consumer = reader(&world).await;
+    assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), 0);
+    let handle = consumer.handle();
+    world.cluster.faults().when(Api::ListOffsets).optional().then(Reaction::DelayAnswer(SECOND / 10));
+    let first = cut.of(ask(&handle)).await;
+    assert_eq!(first.unwrap_or(answer), answer);
+    assert_eq!(ask(&handle).await, answer);
+    assert_eq!(consumer.recv().await.unwrap().unwrap().offset(), 1);
+    consumer.close(MINUTE).await.unwrap();
+    drop(handle);
+    world.end().await
+}
+
+pub(crate) async fn beginning_offsets(cut: &Cut) -> Footprint {
+    look_up(cut, async |handle| handle.beginning_offsets([orders()]).await.unwrap()[&orders()], 0).await
+}
+
+pub(crate) async fn end_offsets(cut: &Cut) -> Footprint {
+    look_up(cut, async |handle| handle.end_offsets([orders()]).await.unwrap()[&orders()], RECORDS).await
+}
+
+pub(crate) async fn offsets_for_times(cut: &Cut) -> Footprint {
+    let first = async |handle: &ReaderHandle| {
+        handle.offsets_for_times([(orders(), 0)]).await.unwrap()[&orders()].unwrap().offset
+    };
+    look_up(cut, first, 0).await
+}
+
+pub(crate) async fn close_streams(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let before = world.footprint().await;
+    let mut parts = reader(&world).await.split();
+    let mut streams = parts.take_streams();
+    streams[0].next().await.unwrap().unwrap();
+    cut.of(parts.close(MINUTE)).await;
+    drop(streams);
+    assert_eq!(world.footprint().await, before, "its tasks and connections end by themselves");
+    world.end().await
+}
+
+pub(crate) async fn recv_typed(cut: &Cut) -> Footprint {
+    let world = start().await;
+    let mut typed = reader(&world).await.typed::<String, Vec<u8>>(Text, Raw);
+    let first = cut.of(async { typed.recv().await.unwrap().unwrap().offset() }).await;
+    for offset in first.map_or(0, |offset| offset + 1)..RECORDS {
+        assert_eq!(typed.recv().await.unwrap().unwrap().offset(), offset);
+    }
+    typed.into_inner().close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+/// A world with a keyed record, and how a table of it is loaded.
+async fn start_with_a_table() -> (World, CompactedTableBuilder<String, String>) {
+    let world = World::start().await;
+    let producer = world.client.producer().build().await.unwrap();
+    producer.send(&Record::to(TOPIC).key("ada").value("1")).await.unwrap().await.unwrap();
+    producer.close(MINUTE).await.unwrap();
+    let builder = world.client.compacted_table(TOPIC, Text, Text);
+    (world, builder)
+}
+
+pub(crate) async fn load_table(cut: &Cut) -> Footprint {
+    let (world, builder) = start_with_a_table().await;
+    let before = world.footprint().await;
+    drop(cut.of(builder.load()).await);
+    assert_eq!(world.footprint().await, before, "a table that is dropped leaves nothing");
+    let table = world.client.compacted_table::<String, String>(TOPIC, Text, Text).load().await.unwrap();
+    assert_eq!(table.get("ada"), Some("1".to_owned()));
+    table.close(MINUTE).await.unwrap();
+    world.end().await
+}
+
+pub(crate) async fn close_table(cut: &Cut) -> Footprint {
+    let (world, builder) = start_with_a_table().await;
+    let before = world.footprint().await;
+    let table = builder.load().await.unwrap();
+    cut.of(table.close(MINUTE)).await;
+    assert_eq!(world.footprint().await, before, "its tasks and connections end by themselves");
     world.end().await
 }

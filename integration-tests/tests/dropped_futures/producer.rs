@@ -5,7 +5,7 @@
     reason = "scenarios in virtual time: they sleep on the paused clock, which is free"
 )]
 
-use milena::{Delivery, Error, OwnedRecord, Producer, Record, TypedRecord, serde};
+use milena::{Backlog, Delivery, Error, OwnedRecord, Producer, Record, TypedRecord, serde};
 use milena_testkit::{Api, Reaction};
 
 use crate::cut::Cut;
@@ -202,7 +202,7 @@ pub(crate) async fn delivered(cut: &Cut) -> Footprint {
     let (world, producer) = start().await;
     slow_acks(&world);
     producer.prepare_topic(TOPIC).await.unwrap();
-    let mut records = (0..10).map(|n| OwnedRecord::to(TOPIC).value(n.to_string())).peekable();
+    let mut records = Backlog::new((0..10).map(|n| OwnedRecord::to(TOPIC).value(n.to_string())));
     let appended = producer.append(TOPIC, 0, &mut records).unwrap();
     cut.of(appended.delivered()).await;
     appended.delivered().await.unwrap();

@@ -7,8 +7,13 @@ use milena_testkit::{Api, Cluster};
 
 use super::{called, nobody_was_turned_away};
 
+/// Runs kcat with `input` and returns the text that it prints.
+pub(super) fn kcat(servers: &str, arguments: &[&str], input: &str) -> String {
+    String::from_utf8(kcat_bytes(servers, arguments, input)).unwrap()
+}
+
 /// Runs kcat with `input` and returns what it prints.
-fn kcat(servers: &str, arguments: &[&str], input: &str) -> String {
+pub(super) fn kcat_bytes(servers: &str, arguments: &[&str], input: &str) -> Vec<u8> {
     let mut kcat = Command::new("kcat")
         .args(["-q", "-b", servers])
         .args(arguments)
@@ -25,10 +30,10 @@ fn kcat(servers: &str, arguments: &[&str], input: &str) -> String {
     let written = writer.join().unwrap();
     assert!(output.status.success(), "kcat {arguments:?} ended with {}", output.status);
     written.unwrap();
-    String::from_utf8(output.stdout).unwrap()
+    output.stdout
 }
 
-fn how_many() -> usize {
+pub(super) fn how_many() -> usize {
     let given = std::env::var("MILENA_JUDGE_RECORDS").unwrap_or_default();
     if given.is_empty() { 2000 } else { given.parse().expect("MILENA_JUDGE_RECORDS is a number") }
 }

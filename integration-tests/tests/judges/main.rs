@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics")]
 
+mod compressed;
+mod example;
 mod java_tools;
 mod kcat;
 

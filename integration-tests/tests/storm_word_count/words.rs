@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// Lines of real text, at least.
 const LEAST_LINES: usize = 100_000;
-/// Java's default session time-out, for which a killed member stays in its group, and as much again for a busy machine.
+/// Fifteen times the session time-out, for which a killed member stays in its group: a busy machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(150);
 
 /// The example and a text to count.
@@ -267,12 +267,13 @@ fn number(bytes: &[u8]) -> i64 {
     i64::from_be_bytes(bytes.try_into().unwrap())
 }
 
-/// The example, built as the tests are.
+/// The example, built as the tests are: of the whole workspace, because for one package alone the features of its dependencies
+/// differ, and all of them would be built once more.
 fn example() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--profile", "test", "--example", "word_count"])
+        .args(["build", "--quiet", "--workspace", "--profile", "test", "--example", "word_count"])
         .current_dir(root)
         .status()
         .unwrap();

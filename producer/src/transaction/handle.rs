@@ -1,7 +1,6 @@
 //! An open transaction: what is sent in it, and how it ends.
 
 use std::fmt;
-use std::iter::Peekable;
 use std::sync::Arc;
 
 use milena_client::{Error, ErrorKind, GroupMetadata, OffsetAndMetadata, TopicPartition};
@@ -10,6 +9,7 @@ use super::error::{AbortError, CommitError};
 use super::machine::{Ended, GroupOffsets};
 use super::producer::{TransactionalProducer, UninitialisedProducer};
 use crate::accumulator::InTransaction;
+use crate::backlog::Backlog;
 use crate::delivery::Delivery;
 use crate::producer::{Appended, Inner};
 use crate::record::AsRecord;
@@ -86,7 +86,7 @@ macro_rules! sending_methods {
                 &self,
                 topic: &str,
                 partition: i32,
-                records: &mut Peekable<impl Iterator<Item = R>>,
+                records: &mut Backlog<impl Iterator<Item = R>>,
             ) -> Result<Appended, Error> {
                 self.sending().append(topic, partition, records)
             }
@@ -100,7 +100,7 @@ macro_rules! sending_methods {
                 &self,
                 topic: &str,
                 partition: i32,
-                records: &mut Peekable<impl Iterator<Item = R>>,
+                records: &mut Backlog<impl Iterator<Item = R>>,
             ) -> Result<Appended, Error> {
                 self.sending().append_blocking(topic, partition, records)
             }

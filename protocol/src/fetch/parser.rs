@@ -41,13 +41,18 @@
 //!
 //! Chunks are used again when their batches are gone, the last one first. Given back to the allocator and taken anew they would be
 //! mapped anew, and the page faults cost a tenth of all the time it takes to read.
+//!
+//! Whoever keeps one record keeps its chunk, and so does a batch that waits while the others of its chunk are read. A parser that
+//! [counts](FetchParser::counting) this copies batches out of their chunks as long as it is too much.
 
-use bytes::{Buf, BytesMut};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::{VERSIONS, by_id, is_flexible};
 use crate::frame::FrameError;
 use crate::planted;
-use crate::records::{Announced, BatchError, RawBatch, announced};
+use crate::records::{Announced, BatchError, Block, Charge, PinnedMemory, RawBatch, announced};
 use crate::routing::{LeaderHint, NodeEndpoint, TopicKey};
 use crate::wire::{Reader, Stop};
 use crate::{ApiKey, ErrorCode};
@@ -60,6 +65,11 @@ pub struct FetchParser {
     buf: BytesMut,
     /// Whether the buffer's chunk has been made larger for one batch.
     is_large: bool,
+    /// Who counts chunks that are kept, and the buffer's chunk as it is counted: with its size, and the bytes of it that are batches.
+    memory: Option<Arc<PinnedMemory>>,
+    block: Option<Arc<Block>>,
+    chunk_bytes: usize,
+    batch_bytes: usize,
     /// Chunks that were filled, whose batches may still be read. Held empty, to be used again.
     filled: Vec<BytesMut>,
     /// Whether this response has brought no batch yet.
@@ -225,6 +235,10 @@ impl FetchParser {
             chunk: chunk.max(MIN_READ),
             buf: BytesMut::new(),
             is_large: false,
+            memory: None,
+            block: None,
+            chunk_bytes: 0,
+            batch_bytes: 0,
             filled: Vec::new(),
             is_idle: false,
             left: 0,
@@ -239,6 +253,13 @@ impl FetchParser {
             hints: FetchHints::default(),
             end: FetchEnd::default(),
         }
+    }
+
+    /// Counts chunks that are kept, from the moment at which they are full.
+    #[must_use]
+    pub fn counting(mut self, memory: Arc<PinnedMemory>) -> Self {
+        self.memory = Some(memory);
+        self
     }
 
     /// Begins a response: its body has `body_len` bytes, from behind the correlation id to the end of the frame.
@@ -291,18 +312,48 @@ impl FetchParser {
             let step = wish.min((DIRECT_CHUNKS * self.chunk).max(2 * have));
             let capacity = self.chunk.max(step);
             // When all batches of the old chunk are gone it is used again.
-            if !self.buf.try_reclaim(capacity - have) {
+            if self.buf.try_reclaim(capacity - have) {
+                self.block = None;
+                self.batch_bytes = 0;
+            } else {
+                self.seal();
                 let mut fresh = self.free_chunk(capacity);
+                self.chunk_bytes = fresh.capacity();
                 fresh.extend_from_slice(&self.buf);
                 let mut old = std::mem::replace(&mut self.buf, fresh);
                 old.clear();
-                if self.filled.len() < MAX_FILLED && !self.is_large {
+                if !self.is_large {
+                    if self.filled.len() == MAX_FILLED {
+                        // Somebody may keep it for ever.
+                        self.filled.remove(0);
+                    }
                     self.filled.push(old);
                 }
                 self.is_large = capacity > self.chunk;
             }
         }
         &mut self.buf
+    }
+
+    /// Nothing more is written to the buffer's chunk.
+    fn seal(&mut self) {
+        if let Some(block) = self.block.take() {
+            block.seal(self.chunk_bytes.saturating_sub(self.batch_bytes));
+        }
+        self.batch_bytes = 0;
+    }
+
+    /// Takes a batch off the front of the buffer.
+    fn take_batch(&mut self, len: usize) -> (Bytes, Option<Charge>) {
+        let Some(memory) = &self.memory else { return (self.buf.split_to(len).freeze(), None) };
+        if memory.is_over() {
+            let copy = Bytes::copy_from_slice(&self.buf[..len]);
+            self.buf.advance(len);
+            return (copy, Some(Charge::new(Block::of_one(memory), len)));
+        }
+        let block = self.block.get_or_insert_with(|| Block::open(memory)).clone();
+        self.batch_bytes += len;
+        (self.buf.split_to(len).freeze(), Some(Charge::new(block, len)))
     }
 
     /// A chunk that nobody reads any more, or a new one.
@@ -483,11 +534,11 @@ impl FetchParser {
             self.need = len;
             return Err(Stop::More);
         }
-        let bytes = self.buf.split_to(len).freeze();
+        let (bytes, charge) = self.take_batch(len);
         self.left -= len;
         self.records_left -= len;
         self.is_idle = false;
-        Ok(Some(match RawBatch::new(bytes) {
+        Ok(Some(match RawBatch::new(bytes, charge) {
             Ok(batch) => FetchEvent::Batch(batch),
             Err(error) => {
                 self.skip_records();
@@ -600,6 +651,13 @@ impl FetchParser {
     fn fail(&mut self, reason: &'static str) -> FrameError {
         self.state = State::Failed(reason);
         FrameError::Decode { api: ApiKey::FETCH, version: self.version, reason: reason.to_owned() }
+    }
+}
+
+impl Drop for FetchParser {
+    fn drop(&mut self) {
+        // Its batches may live longer.
+        self.seal();
     }
 }
 

@@ -70,8 +70,17 @@ impl BatchBuilder {
         self.buf.len().min(self.start + MAX_BATCH_BYTES).saturating_sub(self.end)
     }
 
-    /// Makes the buffer at least `capacity` bytes long, head room included: for one record that is larger than a usual buffer, and
-    /// for a batch that goes on growing while it cannot be sent.
+    /// Goes on in a longer buffer, and returns the one that it was in: for a batch that goes on growing while it cannot be sent. Copies
+    /// what is encoded, and nothing else. A buffer that is not longer is returned as it is.
+    pub fn move_to(&mut self, mut longer: Vec<u8>) -> Vec<u8> {
+        if longer.len() <= self.buf.len() {
+            return longer;
+        }
+        longer[..self.end].copy_from_slice(&self.buf[..self.end]);
+        std::mem::replace(&mut self.buf, longer)
+    }
+
+    /// Makes the buffer at least `capacity` bytes long, head room included: for one record that is larger than a usual buffer.
     pub fn grow(&mut self, capacity: usize) {
         if self.buf.len() < capacity {
             self.buf.resize(capacity, 0);
@@ -315,6 +324,23 @@ mod tests {
             }
         }
         assert!(ordinary > 1000, "{ordinary} records went the quick way");
+    }
+
+    #[test]
+    fn a_batch_that_goes_on_in_another_buffer_has_the_same_bytes() {
+        let mut moved = BatchBuilder::new(vec![0; 200], 8);
+        let mut stayed = BatchBuilder::new(vec![0; 500], 8);
+        for index in 0..6 {
+            let value = [index; 40];
+            if moved.append(5, None, Some(&value), &[]).is_err() {
+                assert_eq!(moved.move_to(vec![9; 200]), vec![9; 200], "no longer than its own");
+                assert_eq!(moved.move_to(vec![9; 500]).len(), 200);
+                moved.append(5, None, Some(&value), &[]).unwrap();
+            }
+            stayed.append(5, None, Some(&value), &[]).unwrap();
+        }
+        assert_eq!((moved.count(), moved.room()), (6, stayed.room()));
+        assert_eq!(moved.seal().bytes(), stayed.seal().bytes());
     }
 
     #[test]

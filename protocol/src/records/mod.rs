@@ -41,6 +41,7 @@
 //!
 //! On the way in, [`split_batch`] cuts a buffer into [`RawBatch`]es by their headers alone (`raw.rs`); the reader's thread checks the
 //! CRC, [opens](RawBatch::open) one batch at a time (decompressing it into what `scratch.rs` keeps), and walks its records as views (`reader.rs`). Nothing is allocated for a record.
+//! What views keep in memory is counted (`pinned.rs`).
 //!
 //! Older formats (magic 0 and 1) are refused with a sentence: brokers since 4.0 neither store nor send them.
 
@@ -51,6 +52,7 @@ mod error;
 mod gzip;
 #[cfg(feature = "lz4")]
 mod lz4;
+mod pinned;
 mod prefetch;
 mod raw;
 mod reader;
@@ -65,11 +67,13 @@ mod zstd;
 pub use builder::{BatchBuilder, NoRoom};
 pub use compression::{Compression, Compressor, LevelError, UnsupportedCodec};
 pub use error::BatchError;
+pub use pinned::PinnedMemory;
 pub use raw::{RawBatch, split_batch};
 pub use reader::{Batch, Control, Cursor, Header, Headers, HeadersIter, Place, RecordView};
 pub use scratch::Scratch;
 pub use sealed::{FrozenBatch, ProducerStamp, SealedBatch};
 
+pub(crate) use pinned::{Block, Charge};
 pub(crate) use raw::{Announced, announced};
 
 /// Bytes of a batch header; the records begin behind it.

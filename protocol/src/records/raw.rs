@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes};
 
 use super::compression::{Compression, UnsupportedCodec};
 use super::error::BatchError;
+use super::pinned::Charge;
 use super::reader::Batch;
 use super::scratch::Scratch;
 use super::{Hidden, at, attributes, crc32c};
@@ -13,10 +14,20 @@ use super::{Hidden, at, attributes, crc32c};
 /// An undecoded batch: one counted slice of the bytes that came from the broker.
 ///
 /// Its length, its format and its offsets have been checked; nothing else has.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct RawBatch {
     bytes: Bytes,
+    /// Its part of the memory that it shares with others. Behind the bytes, which go first.
+    charge: Option<Charge>,
 }
+
+impl PartialEq for RawBatch {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for RawBatch {}
 
 /// Takes the first batch off the front of `buf`.
 ///
@@ -28,7 +39,7 @@ pub struct RawBatch {
 pub fn split_batch(buf: &mut Bytes) -> Result<Option<RawBatch>, BatchError> {
     match announced(buf)? {
         Announced::Batch { bytes } if bytes <= buf.len() => {
-            let batch = RawBatch::new(buf.slice(..bytes))?;
+            let batch = RawBatch::new(buf.slice(..bytes), None)?;
             buf.advance(bytes);
             Ok(Some(batch))
         }
@@ -65,8 +76,8 @@ pub(crate) fn announced(front: &[u8]) -> Result<Announced, BatchError> {
 
 impl RawBatch {
     /// Wraps exactly the bytes of one batch.
-    pub(crate) fn new(bytes: Bytes) -> Result<Self, BatchError> {
-        let batch = Self { bytes };
+    pub(crate) fn new(bytes: Bytes, charge: Option<Charge>) -> Result<Self, BatchError> {
+        let batch = Self { bytes, charge };
         let base_offset = batch.base_offset();
         let fail = |reason| Err(BatchError::Malformed { base_offset, reason });
         let delta = batch.i32(at::LAST_OFFSET_DELTA);
@@ -172,7 +183,7 @@ impl RawBatch {
         self.bytes.len()
     }
 
-    /// The bytes as they came.
+    /// The bytes as they came. (What is cloned or sliced out of them is not counted as [pinned](super::PinnedMemory).)
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -196,17 +207,16 @@ impl RawBatch {
     ///
     /// # Errors
     /// [`BatchError`] for a codec this build has not got, broken compressed data, too much of it, or a count that cannot be.
-    pub fn open(self, scratch: &mut Scratch, limit: usize) -> Result<Batch, BatchError> {
+    pub fn open(&self, scratch: &mut Scratch, limit: usize) -> Result<Batch, BatchError> {
         let codec = self.compression()?;
-        let records = self.bytes.slice(at::RECORDS..);
-        let records = if codec == Compression::None || (records.is_empty() && self.count() == 0) {
-            records
-        } else {
-            // Places in a batch are 32-bit numbers.
-            let limit = limit.min(u32::MAX as usize);
-            scratch.decompress(codec, self.base_offset(), &records, limit)?
-        };
-        Batch::new(&self, records)
+        if codec == Compression::None || (self.len() == at::RECORDS && self.count() == 0) {
+            let block = self.charge.as_ref().map(|charge| charge.block.clone());
+            return Batch::new(self, self.bytes.slice(at::RECORDS..), block);
+        }
+        // Places in a batch are 32-bit numbers.
+        let limit = limit.min(u32::MAX as usize);
+        let (records, block) = scratch.decompress(codec, self.base_offset(), &self.bytes[at::RECORDS..], limit)?;
+        Batch::new(self, records, block)
     }
 
     fn has(&self, attribute: i16) -> bool {

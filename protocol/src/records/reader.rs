@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use super::error::BatchError;
+use super::pinned::{Block, Kept};
 use super::raw::RawBatch;
 use super::varint::Length;
 use super::{Hidden, varint};
@@ -33,6 +35,10 @@ use super::{Hidden, varint};
 #[derive(Clone)]
 pub struct Batch {
     records: Bytes,
+    /// The memory that the records lie in, if somebody counts it. Behind the records, which go first.
+    block: Option<Arc<Block>>,
+    /// The records again, together with the block.
+    kept: OnceLock<Bytes>,
     base_offset: i64,
     last_offset_delta: u32,
     count: u32,
@@ -121,7 +127,7 @@ impl Cursor {
 }
 
 impl Batch {
-    pub(super) fn new(raw: &RawBatch, records: Bytes) -> Result<Self, BatchError> {
+    pub(super) fn new(raw: &RawBatch, records: Bytes, block: Option<Arc<Block>>) -> Result<Self, BatchError> {
         let base_offset = raw.base_offset();
         let fail = |reason| Err(BatchError::Malformed { base_offset, reason });
         if records.len() > u32::MAX as usize {
@@ -132,6 +138,8 @@ impl Batch {
         }
         Ok(Self {
             records,
+            block,
+            kept: OnceLock::new(),
             base_offset,
             // Cannot be negative: checked when the raw batch was made.
             last_offset_delta: (raw.last_offset() - base_offset) as u32,
@@ -156,6 +164,13 @@ impl Batch {
     /// [`BatchError::Malformed`] when the bytes are not the records that the header announces.
     #[inline]
     pub fn next<'a>(&'a self, cursor: &mut Cursor) -> Result<Option<RecordView<'a>>, BatchError> {
+        self.step(cursor)
+    }
+
+    /// Part of both that call it, so that [`next_place`](Self::next_place) makes its place from registers: read back from memory in other
+    /// widths than it was written in, a view stalls the processor twice.
+    #[inline(always)]
+    fn step<'a>(&'a self, cursor: &mut Cursor) -> Result<Option<RecordView<'a>>, BatchError> {
         if cursor.read == self.count {
             return if cursor.at as usize == self.records.len() {
                 Ok(None)
@@ -178,7 +193,7 @@ impl Batch {
     /// [`BatchError::Malformed`] when the bytes are not the records that the header announces.
     #[inline]
     pub fn next_place(&self, cursor: &mut Cursor) -> Result<Option<Place>, BatchError> {
-        let Some(view) = self.next(cursor)? else { return Ok(None) };
+        let Some(view) = self.step(cursor)? else { return Ok(None) };
         Ok(Some(Place {
             offset: view.offset,
             timestamp: view.timestamp,
@@ -193,8 +208,9 @@ impl Batch {
     ///
     /// # Panics
     /// May panic, or give other bytes of the batch, for a place of another batch.
-    #[inline]
-    pub fn view(&self, place: Place) -> RecordView<'_> {
+    // Always part of its caller, and by reference: a place that was just written is read field by field, as it was written.
+    #[inline(always)]
+    pub fn view(&self, place: &Place) -> RecordView<'_> {
         RecordView {
             offset: place.offset,
             timestamp: place.timestamp,
@@ -269,9 +285,48 @@ impl Batch {
         self.log_append_time.is_some()
     }
 
-    /// The bytes that all views borrow from: for those who want a counted slice of a key or value (`Bytes::slice_ref`).
+    /// The bytes that all views borrow from: for those who want a counted slice of a key or value (`Bytes::slice_ref`). The first call
+    /// may allocate: while such a slice lives, all the memory that the batch lies in counts as [pinned](super::PinnedMemory).
+    #[inline]
     pub fn owner(&self) -> &Bytes {
-        &self.records
+        match &self.block {
+            Some(block) => self.kept.get_or_init(|| Kept::bytes(&self.records, block)),
+            None => &self.records,
+        }
+    }
+
+    /// Bytes of the records, decompressed.
+    pub fn records_len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// `count` records from `from` on, in memory of their own: for whoever keeps them, and not all that lies around them. Otherwise it
+    /// is the same batch.
+    ///
+    /// # Errors
+    /// [`BatchError::Malformed`] when they cannot be read.
+    pub fn part(&self, from: Cursor, count: u32) -> Result<Self, BatchError> {
+        let mut end = from;
+        while end.read < from.read.saturating_add(count) {
+            if self.next(&mut end)?.is_none() {
+                return Err(self.malformed("it has fewer records than were asked for"));
+            }
+        }
+        let records = Bytes::copy_from_slice(&self.records[from.at as usize..end.at as usize]);
+        Ok(Self {
+            block: self.block.as_ref().map(|block| block.copy(records.len())),
+            kept: OnceLock::new(),
+            records,
+            count,
+            base_offset: self.base_offset,
+            last_offset_delta: self.last_offset_delta,
+            base_timestamp: self.base_timestamp,
+            log_append_time: self.log_append_time,
+            producer_id: self.producer_id,
+            leader_epoch: self.leader_epoch,
+            is_control: self.is_control,
+            is_transactional: self.is_transactional,
+        })
     }
 
     /// Decodes the record that begins at `start`, and says where it ends.
@@ -617,6 +672,8 @@ mod tests {
             bytes.resize(bytes.len() + rng.usize(..3), 0);
             let batch = Batch {
                 records: Bytes::from(bytes.clone()),
+                block: None,
+                kept: OnceLock::new(),
                 base_offset: 100,
                 last_offset_delta: 50,
                 count: 1,

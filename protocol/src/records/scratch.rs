@@ -1,6 +1,7 @@
 //! What decompression uses again and again: the buffer it writes to, and the codecs' tables.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,6 +11,7 @@ use super::error::BatchError;
 use super::gzip;
 #[cfg(feature = "lz4")]
 use super::lz4;
+use super::pinned::{Block, PinnedMemory};
 #[cfg(feature = "snappy")]
 use super::snappy;
 #[cfg(feature = "zstd")]
@@ -28,6 +30,9 @@ pub struct Scratch {
     /// `try_into_mut` neither allocates nor copies. A test holds that.
     whole: Bytes,
     pinned: u64,
+    /// Who counts what is kept, and the buffer as it is counted.
+    memory: Option<Arc<PinnedMemory>>,
+    block: Option<Arc<Block>>,
     decoders: Decoders,
 }
 
@@ -44,6 +49,11 @@ impl Scratch {
     /// An empty one; it grows with the batches it is used for.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty one; buffers that are left to those who keep slices of them are counted there for as long as they are kept.
+    pub fn counting(memory: Arc<PinnedMemory>) -> Self {
+        Self { memory: Some(memory), ..Self::default() }
     }
 
     /// Bytes of the buffer at present.
@@ -63,19 +73,27 @@ impl Scratch {
         base_offset: i64,
         input: &[u8],
         limit: usize,
-    ) -> Result<Bytes, BatchError> {
+    ) -> Result<(Bytes, Option<Arc<Block>>), BatchError> {
         codec.supported()?;
         let mut buf = match std::mem::take(&mut self.whole).try_into_mut() {
             Ok(buf) => buf,
             Err(kept) => {
                 self.pinned += kept.len() as u64;
+                if let Some(block) = self.block.take() {
+                    block.seal(kept.len());
+                }
                 BytesMut::new()
             }
         };
         let result = self.decoders.run(codec, input, &mut Output { buf: &mut buf, limit });
         self.whole = counted(buf);
         match result {
-            Ok(len) => Ok(self.whole.slice(..len)),
+            Ok(len) => {
+                if self.block.is_none() {
+                    self.block = self.memory.as_ref().map(Block::open);
+                }
+                Ok((self.whole.slice(..len), self.block.clone()))
+            }
             Err(Fault::TooLarge) => Err(BatchError::TooLarge { base_offset, limit }),
             Err(Fault::Broken(reason)) => Err(BatchError::Decompress { codec: codec.name(), base_offset, reason }),
             Err(Fault::NoCodec) => Err(UnsupportedCodec::Feature { codec }.into()),

@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use milena_client::{Error, GroupMetadata, OffsetAndMetadata, TopicPartition};
-use milena_producer::{Appended, AsRecord, Header, RecordView, murmur2_partition};
+use milena_producer::{Appended, AsRecord, Backlog, Header, RecordView, murmur2_partition};
 
 use super::{names::TopicNames, writer::Writer};
 use crate::{
@@ -94,7 +94,7 @@ impl Sends {
             let buffer = &mut partitions[partition];
             // The producer numbers partitions as Kafka does.
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
-            let appended = self.writer.append(name, number, &mut buffer.records().peekable())?;
+            let appended = self.writer.append(name, number, &mut Backlog::new(buffer.records()))?;
             buffer.taken += appended.count();
             let is_full = appended.is_full();
             self.outstanding.push_back(appended);

@@ -2,12 +2,12 @@
 //!
 //! A transaction is always open: one without records and offsets costs nothing, and the coordinator does not know it.
 
-use std::{iter::Peekable, time::Duration};
+use std::time::Duration;
 
 use milena_client::{Client, Error, ErrorKind, GroupMetadata, OffsetAndMetadata, TopicPartition, protocol::ErrorCode};
 use milena_producer::{
-    AbortError, Appended, AsRecord, CommitError, InitialiseError, Producer, Transaction, TransactionalProducer,
-    UninitialisedProducer,
+    AbortError, Appended, AsRecord, Backlog, CommitError, InitialiseError, Producer, Transaction,
+    TransactionalProducer, UninitialisedProducer,
 };
 
 /// How often a producer is initialised or built again after a transaction that went wrong, each time with `max_block` to wait.
@@ -57,7 +57,7 @@ impl Writer {
         &self,
         topic: &str,
         partition: i32,
-        records: &mut Peekable<impl Iterator<Item = R>>,
+        records: &mut Backlog<impl Iterator<Item = R>>,
     ) -> Result<Appended, Error> {
         match self {
             Self::Idempotent(producer) => producer.append(topic, partition, records),

@@ -61,7 +61,7 @@ impl Api for ApiVersions {
 }
 
 fn row(state: &State, api: &Registered) -> Option<ApiVersion> {
-    let (mut min, max) = api.versions(state.settings.kafka_version)?;
+    let (mut min, max) = api.versions(&state.settings)?;
     if api.key == ApiKey::PRODUCE {
         min = 0;
     }

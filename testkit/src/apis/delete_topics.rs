@@ -5,6 +5,7 @@ use milena_protocol::messages::delete_topics_request::DeleteTopicState;
 use milena_protocol::messages::delete_topics_response::DeletableTopicResult;
 use milena_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use milena_protocol::{ErrorCode, StrBytes};
+use tokio::time::Instant;
 
 use super::{Api, Call, Names, Served, Touched, listed, whole};
 use crate::state::State;
@@ -55,13 +56,21 @@ fn delete(state: &mut State, call: &Call, topic: &DeleteTopicState) -> Result<St
         None => state.topic_names.get(&topic.topic_id).cloned().ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?,
     };
     call.injected(&name, -1)?;
-    let removed = state.topics.remove(&name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-    state.topic_names.remove(&removed.id);
-    for group in state.groups.values_mut() {
-        group.offsets.forget_topic(&name);
-    }
-    for partition in 0..removed.partitions.len() as i32 {
-        state.on_partition_changed(&name, partition, call.now);
+    if !remove(state, &name, call.now) {
+        return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
     Ok(StrBytes::from_string(name))
+}
+
+/// Everything of a topic goes. False if there is none of this name.
+pub(crate) fn remove(state: &mut State, name: &str, now: Instant) -> bool {
+    let Some(removed) = state.topics.remove(name) else { return false };
+    state.topic_names.remove(&removed.id);
+    for group in state.groups.values_mut() {
+        group.offsets.forget_topic(name);
+    }
+    for partition in 0..removed.partitions.len() as i32 {
+        state.on_partition_changed(name, partition, now);
+    }
+    true
 }

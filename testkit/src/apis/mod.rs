@@ -12,7 +12,7 @@ mod create_partitions;
 pub(crate) mod create_topics;
 mod delete_groups;
 mod delete_records;
-mod delete_topics;
+pub(crate) mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
@@ -47,8 +47,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::faults::InjectedError;
-use crate::kafka_version::KafkaVersion;
-use crate::state::State;
+use crate::state::{Settings, State};
 use crate::throttling::Throttled;
 pub(crate) use described::{Touched, touches};
 use described::{listed, whole};
@@ -223,10 +222,13 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
-    /// The lowest and the highest version that is served by brokers of a release; `None` if they do not have the API.
-    pub(crate) fn versions(&self, release: Option<KafkaVersion>) -> Option<(i16, i16)> {
-        let Some(release) = release else { return Some((self.min, self.max)) };
+    /// The lowest and the highest version that is served by brokers of a release, and no newer one than was set; `None` if they do not
+    /// have the API.
+    pub(crate) fn versions(&self, settings: &Settings) -> Option<(i16, i16)> {
+        let newest = settings.newest.get(&self.key).copied().unwrap_or(i16::MAX);
+        let Some(release) = settings.kafka_version else { return Some((self.min, self.max.min(newest))) };
         let (min, max) = release.versions(self.key)?;
+        let max = max.min(newest);
         let both = (min.max(self.min), max.min(self.max));
         (both.0 <= both.1).then_some(both)
     }

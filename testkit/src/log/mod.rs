@@ -259,6 +259,12 @@ impl Log {
         self.batches.get(at).map(|batch| &batch.bytes)
     }
 
+    /// The stored batch that holds this offset.
+    pub(crate) fn batch_with(&mut self, offset: i64) -> Option<&mut Bytes> {
+        let at = self.batches.partition_point(|batch| batch.last_offset < offset);
+        self.batches.get_mut(at).filter(|batch| batch.base_offset <= offset).map(|batch| &mut batch.bytes)
+    }
+
     /// Size of the stored batches in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.bytes

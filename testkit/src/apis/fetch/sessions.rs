@@ -1,5 +1,6 @@
 //! Fetch sessions (KIP-227): a client names its partitions once, and later only what changed; the broker answers only what changed.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,12 +10,39 @@ use uuid::Uuid;
 /// Sessions a broker keeps (`max.incremental.fetch.session.cache.slots`).
 const SLOTS: usize = 1_000;
 
-/// A partition as a client names it: by topic id from v13 on, by name before.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// A partition as a client names it: by topic id from v13 on, by name before. Of a topic that is gone the id is all that is left, and a
+/// client can still forget it.
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) name: Arc<str>,
     pub(crate) id: Uuid,
     pub(crate) partition: i32,
+}
+
+impl Place {
+    fn key(&self) -> (Uuid, &str, i32) {
+        (self.id, if self.id.is_nil() { &self.name } else { "" }, self.partition)
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Place {}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
 }
 
 /// What a client wants of one partition.

@@ -24,6 +24,7 @@ use milena_protocol::messages::produce_response::{
 };
 use milena_protocol::messages::{BrokerId, ProduceRequest, ProduceResponse};
 use milena_protocol::{ErrorCode, StrBytes};
+use tokio::time::Instant;
 
 use super::{Api, Call, Names, Served, Touched, listed, touches};
 use crate::log::batch::{self, BatchHeader, Refusal, Rules};
@@ -32,6 +33,9 @@ use crate::state::State;
 
 use waiting::Awaited;
 pub(crate) use waiting::{ParkedProduces, on_deadline, on_partition_changed};
+
+/// The version whose rules count for what no request brings.
+const LATEST: i16 = 13;
 
 pub(crate) struct Produce;
 
@@ -216,6 +220,22 @@ fn produce(
     let high_watermark =
         state.topics.get(topic).and_then(|t| t.partition(data.index)).map_or(-1, |p| p.log.high_watermark());
     Ok(Appended { base_offset, log_append_time: append_time.unwrap_or(-1), log_start, end, high_watermark })
+}
+
+/// Appends a batch that no request brought: whoever leads the partition takes it, and its transaction is nobody's.
+pub(crate) fn append(state: &mut State, topic: &str, index: i32, bytes: &[u8], now: Instant) -> Result<i64, ErrorCode> {
+    let rules = rules(state, topic, state.wall_clock_ms(now));
+    let found = state.topics.get_mut(topic).and_then(|topic| topic.partition_mut(index));
+    let partition = found.filter(|partition| partition.leader.is_some()).ok_or(ErrorCode::LEADER_NOT_AVAILABLE)?;
+    let code = |refusal: Refusal| refusal.code;
+    let valid = batch::validate(bytes, LATEST, rules).map_err(code)?;
+    if valid.header.producer_id >= 0 {
+        partition.log.producers.check(&valid.header).map_err(code)?;
+    }
+    let base_offset = partition.log.append(&valid, partition.leader_epoch, None);
+    state.check_appended(topic, index, &valid.header, base_offset);
+    state.on_appended(topic, index, now);
+    Ok(base_offset)
 }
 
 /// Asks the coordinator, if a transactional batch begins a transaction in this partition.

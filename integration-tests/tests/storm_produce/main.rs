@@ -4,13 +4,18 @@
 //! Every acknowledged record is there once, in the order of its producer and partition; what failed as `NotWritten` is not there. A
 //! frozen leader stalls its partitions no longer than Kafka's own election takes.
 //!
-//! Of `MILENA_STORM_ROUNDS` the first has the short freeze and a kill, every further one the long freeze as well; ten send more than a
-//! million records.
+//! The same storm goes over two readers of other records: [`fetch`].
+//!
+//! Of `MILENA_STORM_ROUNDS` the first has the short freeze and a kill, every further one the long freeze as well, and behind the last one
+//! the follower that a reader prefers is killed ([`nearest`]); ten send more than a million records.
 
 #![expect(clippy::disallowed_methods, reason = "real processes live by the real clock")]
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
-use std::collections::BTreeMap;
+mod fetch;
+mod nearest;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,6 +47,7 @@ async fn records_survive_killed_and_frozen_leaders_and_lost_answers() {
     let Some(servers) = real_kafka("records_survive_killed_and_frozen_leaders_and_lost_answers") else {
         return;
     };
+    let fetched = fetch::Scene::prepare(&servers).await;
     let proxy = Proxy::builder(servers.clone()).start().await.unwrap();
     let client = Client::builder(servers).connect().await.unwrap();
     let proxied = Client::builder(proxy.bootstrap_servers()).connect().await.unwrap();
@@ -56,27 +62,41 @@ async fn records_survive_killed_and_frozen_leaders_and_lost_answers() {
 
     let over = AtomicBool::new(false);
     let storm = async {
+        let mut killed = Vec::new();
         for round in 0..rounds() {
             freeze(&client, &topic, round, 5 * SECOND).await;
-            kill(&client, &topic, round + 1).await;
+            all_in_sync(&client, fetched.topic()).await;
+            kill(&client, &topic, &mut killed).await;
+            all_in_sync(&client, fetched.topic()).await;
             if round > 0 {
+                let producer =
+                    client.producer().linger(Duration::ZERO).delivery_timeout(DEADLINE).build().await.unwrap();
+                // With a producer id, which the broker that is going to be frozen might be asked for.
+                let first = Record::to(&topic).partition(0).key("stall");
+                producer.send(&first).await.unwrap().await.unwrap();
                 let (elected, longest) = tokio::join!(
                     freeze(&client, &topic, round + 2, 20 * SECOND),
-                    longest_stall(&client, &topic, 25 * SECOND)
+                    longest_stall(&producer, &topic, 25 * SECOND)
                 );
+                producer.close(DEADLINE).await.unwrap();
                 let elected = elected.expect("a broker that is frozen for 20 s loses what it leads");
                 println!("elected after {elected:?}, the longest stall was {longest:?}");
                 assert!(longest <= elected + SLACK, "{longest:?}, and the election took {elected:?}");
+                all_in_sync(&client, fetched.topic()).await;
             }
         }
+        assert_eq!(BTreeSet::from_iter(killed).len(), rounds().min(3), "each broker has its turn");
         over.store(true, Ordering::Release);
     };
     let senders = (0..PRODUCERS).map(|who| send(if who % 2 == 0 { &client } else { &proxied }, &topic, who, &over));
-    let (fates, ()) = tokio::join!(join_all(senders), storm);
+    let (fates, (), ()) = tokio::join!(join_all(senders), fetched.write_and_read(&over), storm);
     println!("lost answers: {:?}", lost.each_ref().map(milena_testkit::Fault::fired));
     lost.iter().for_each(milena_testkit::Fault::remove);
 
     check(&client, &topic, &fates).await;
+    if rounds() > 1 {
+        nearest::killed(&client, &proxy).await;
+    }
     for client in [client, proxied] {
         client.close().await;
         assert_eq!((client.tasks(), client.sockets()), (0, 0));
@@ -132,8 +152,13 @@ async fn freeze(client: &Client, topic: &str, round: usize, time: Duration) -> O
     elected
 }
 
-async fn kill(client: &Client, topic: &str, round: usize) {
-    kill_and_start(leader(client, topic, round).await).await;
+/// Kills each broker in turn: of those that lead something the one whose turn is longest ago.
+async fn kill(client: &Client, topic: &str, killed: &mut Vec<i32>) {
+    let described = client.admin().describe_topic(topic).await.unwrap();
+    let leaders = described.partitions.iter().filter_map(|partition| partition.leader);
+    let broker = leaders.min_by_key(|leader| killed.iter().rposition(|each| each == leader)).unwrap();
+    killed.push(broker);
+    kill_and_start(broker).await;
     all_in_sync(client, topic).await;
 }
 
@@ -157,9 +182,7 @@ async fn all_in_sync(client: &Client, topic: &str) {
 }
 
 /// The longest time that a record took, of one each 100 ms and partition, over so long. They have keys, and are no part of the history.
-async fn longest_stall(client: &Client, topic: &str, time: Duration) -> Duration {
-    let producer = client.producer().linger(Duration::ZERO).delivery_timeout(DEADLINE).build().await.unwrap();
-    let producer: &Producer = &producer;
+async fn longest_stall(producer: &Producer, topic: &str, time: Duration) -> Duration {
     let until = Instant::now() + time;
     let longest = join_all((0..PARTITIONS).map(async |partition| {
         let mut longest = Duration::ZERO;
@@ -173,7 +196,6 @@ async fn longest_stall(client: &Client, topic: &str, time: Duration) -> Duration
         longest
     }))
     .await;
-    producer.close(DEADLINE).await.unwrap();
     longest.into_iter().max().unwrap_or_default()
 }
 

@@ -3,12 +3,12 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
-
 use std::time::Duration;
 
 use milena_client::{Client, ErrorKind, GroupMetadata, OffsetAndMetadata, Outcome, TopicPartition};
-use milena_producer::{AbortError, CommitError, InitialiseError, Producer, Record, Transaction, TransactionalProducer};
+use milena_producer::{
+    AbortError, Backlog, CommitError, InitialiseError, Producer, Record, Transaction, TransactionalProducer,
+};
 use milena_testkit::{Api, ApiKey, Cluster, ErrorCode, Reaction};
 use tokio::time::sleep;
 
@@ -22,7 +22,7 @@ fn cluster(transaction_version: i16) -> Cluster {
 }
 
 async fn connect(cluster: &Cluster) -> Client {
-    common::client(cluster, 1).connect().await.unwrap()
+    crate::common::client(cluster, 1).connect().await.unwrap()
 }
 
 async fn producer(client: &Client) -> TransactionalProducer {
@@ -375,7 +375,7 @@ async fn a_transaction_may_use_a_topic_that_its_producer_has_never_seen() {
     let transaction = producer.begin();
     let sender = transaction.sender();
     assert_eq!(sender.prepare_topic("input").await.unwrap(), 1);
-    let mut records = (0..100).map(|n| milena_producer::OwnedRecord::to("input").value(n.to_string())).peekable();
+    let mut records = Backlog::new((0..100).map(|n| milena_producer::OwnedRecord::to("input").value(n.to_string())));
     let appended = transaction.append("input", 0, &mut records).unwrap();
     assert_eq!(appended.count(), 100);
     transaction.flush().await.unwrap();

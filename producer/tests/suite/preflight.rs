@@ -3,8 +3,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
-
 use std::time::Duration;
 
 use milena_client::ErrorKind;
@@ -13,7 +11,7 @@ use milena_testkit::{Api, Cluster, ErrorCode, Reaction};
 use tokio::time::sleep;
 
 async fn producer(cluster: &Cluster, set: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> Producer {
-    let client = common::client(cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(cluster, 1).connect().await.unwrap();
     set(Producer::builder(&client)).build().await.unwrap()
 }
 
@@ -99,7 +97,7 @@ async fn the_durable_profile_looks_at_each_topic_once_and_the_others_do_not() {
 #[tokio::test(start_paused = true)]
 async fn what_is_set_after_a_profile_counts_and_a_contradiction_is_refused() {
     let cluster = cluster();
-    let client = common::client(&cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(&cluster, 1).connect().await.unwrap();
     let builder = Producer::builder(&client).profile(Profile::Throughput).linger(Duration::from_millis(7));
     let text = builder.describe();
     assert!(text.contains("linger = 7ms") && text.contains("batch_size = 128 KiB"), "{text}");

@@ -3,20 +3,18 @@
 #![expect(clippy::disallowed_methods, reason = "tests read the paused clock and sleep on it")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use milena_client::{Client, Error, ErrorKind, Outcome};
-use milena_producer::{Acks, Compression, Delivery, OwnedRecord, Producer, ProducerBuilder, Record};
+use milena_producer::{Acks, Backlog, Compression, Delivery, OwnedRecord, Producer, ProducerBuilder, Record};
 use milena_testkit::{Api, Cluster, ErrorCode, Link, Reaction};
 use tokio::time::{Instant, sleep};
 
 async fn producer_with(cluster: &Cluster, set: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> (Client, Producer) {
-    let client = common::client(cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(cluster, 1).connect().await.unwrap();
     let producer = set(Producer::builder(&client)).build().await.unwrap();
     (client, producer)
 }
@@ -495,7 +493,7 @@ async fn batches_that_are_compressed_on_another_thread_keep_their_order_too() {
 #[tokio::test(start_paused = true)]
 async fn a_level_that_the_codec_does_not_have_is_refused_before_anything_starts() {
     let cluster = cluster();
-    let client = common::client(&cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(&cluster, 1).connect().await.unwrap();
     for (codec, level, sentence) in [
         (Compression::Snappy, 1, "compression_level: snappy has no compression levels"),
         (Compression::Gzip, 10, "compression_level: gzip has no compression level 10: it must be 1 to 9"),
@@ -534,7 +532,7 @@ async fn an_iterator_is_appended_in_one_run_and_what_has_no_room_stays_in_it() {
     let (client, producer) = producer_with(&cluster, |builder| builder.buffer_memory(32 << 10)).await;
     producer.prepare_topic("orders").await.unwrap();
     let values: Vec<_> = (0..1000).map(|n| format!("{n:0100}")).collect();
-    let mut records = values.iter().map(|value| Record::to("orders").value(value)).peekable();
+    let mut records = Backlog::new(values.iter().map(|value| Record::to("orders").value(value)));
     let first = producer.append("orders", 2, &mut records).unwrap();
     assert!(first.is_full() && first.count() > 200 && first.count() < 400);
     let mut taken = first.count();

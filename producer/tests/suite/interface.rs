@@ -4,17 +4,15 @@
 #![expect(clippy::disallowed_methods, reason = "tests read the paused clock and sleep on it")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use milena_client::serde::{Long, Text};
-use milena_client::{Client, Error, ErrorKind, Outcome, SerializeError, Serializer};
+use milena_client::{Client, Error, ErrorKind, Outcome, RefreshReason, SerializeError, Serializer};
 use milena_producer::{
-    Acknowledged, AddedHeaders, Delivery, Interceptor, OwnedRecord, Producer, ProducerBuilder, Purge, Record,
-    RecordView, TypedRecord,
+    Acknowledged, AddedHeaders, Backlog, Compression, Delivery, Interceptor, OwnedRecord, Producer, ProducerBuilder,
+    Purge, Record, RecordView, TypedRecord, murmur2_partition,
 };
 use milena_testkit::{Api, Cluster, ErrorCode, Reaction};
 use tokio::time::{Instant, sleep};
@@ -30,7 +28,7 @@ fn cluster() -> Cluster {
 }
 
 async fn producer(cluster: &Cluster, set: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> (Client, Producer) {
-    let client = common::client(cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(cluster, 1).connect().await.unwrap();
     let producer = set(Producer::builder(&client)).build().await.unwrap();
     (client, producer)
 }
@@ -118,7 +116,7 @@ async fn many_records_wait_for_room_and_the_memory_stays_within_its_budget() {
 #[tokio::test(start_paused = true)]
 async fn a_transaction_takes_many_and_typed_ones_too() {
     let cluster = cluster();
-    let client = common::client(&cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(&cluster, 1).connect().await.unwrap();
     let producer = Producer::builder(&client).transactional_id("id").build().await.unwrap();
     let transaction = producer.begin();
     let mut deliveries = Vec::new();
@@ -229,7 +227,7 @@ async fn keys_and_values_are_serialized_and_nothing_is_null_that_was_not() {
     assert!(stored.iter().all(|record| record.headers.len() == 1));
     // The partition is that of the key's bytes.
     let delivery = typed.send(&TypedRecord::<str, i64>::to("orders").key("a")).await.unwrap();
-    assert_eq!(delivery.await.unwrap().partition, milena_producer::murmur2_partition(b"a", 3));
+    assert_eq!(delivery.await.unwrap().partition, murmur2_partition(b"a", 3));
     end(cluster, client, producer).await;
 }
 
@@ -278,6 +276,79 @@ async fn outcomes(deliveries: Vec<Delivery>) -> (u64, u64, u64) {
         }
     }
     (written, not_written, unknown)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_gives_no_producer_id_is_not_waited_for_long() {
+    let cluster = Cluster::builder().brokers(3).topic("orders", 3).seed(1).start_in_memory().unwrap();
+    // Frozen: it takes the question and says nothing. Any other could answer.
+    let silent = cluster.faults().when(Api::InitProducerId).nth(1).then(Reaction::Hold);
+    let began = Instant::now();
+    let (client, producer) = producer(&cluster, |builder| builder.linger(Duration::ZERO)).await;
+    producer.send(&Record::to("orders").value("x")).await.unwrap().await.unwrap();
+    assert_eq!(silent.fired(), 1);
+    let waited = began.elapsed();
+    assert!((millis(5000)..millis(6000)).contains(&waited), "{waited:?}, and not request_timeout");
+    end(cluster, client, producer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_made_anew_with_fewer_partitions_is_written_in_those() {
+    let cluster = cluster();
+    let (client, producer) =
+        producer(&cluster, |builder| builder.request_timeout(millis(5000)).delivery_timeout(millis(20_000))).await;
+    let key = (0..).map(|n: u32| n.to_string()).find(|key| murmur2_partition(key.as_bytes(), 3) == 2).unwrap();
+    let (keyed, any) = (Record::to("orders").key(&key).value("k"), Record::to("orders").value("v"));
+    assert_eq!(producer.send(&keyed).await.unwrap().await.unwrap().partition, 2);
+    producer.send(&any).await.unwrap().await.unwrap();
+    cluster.delete_topic("orders");
+    cluster.create_topic("orders", 1);
+    // One has to find out, and waits for its partition in vain.
+    let late = producer.send(&keyed).await.unwrap();
+    sleep(millis(5000)).await;
+    for n in 0..20 {
+        let record = if n % 2 == 0 { &keyed } else { &any };
+        assert_eq!(producer.send(record).await.unwrap().await.unwrap().partition, 0);
+    }
+    let error = producer.send(&any.clone().partition(2)).await.unwrap_err();
+    assert!(error.to_string().contains("has 1 partition"), "{error}");
+    assert_eq!(late.await.unwrap_err().kind(), ErrorKind::Timeout);
+    // And in more of them again.
+    cluster.grow_topic("orders", 3);
+    client.refresh_metadata(RefreshReason::Asked);
+    sleep(millis(5000)).await;
+    assert_eq!(producer.send(&keyed).await.unwrap().await.unwrap().partition, 2);
+    end(cluster, client, producer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_speaks_no_version_of_produce_that_we_do_has_got_nothing() {
+    let cluster = Cluster::builder()
+        .brokers(1)
+        .topic("orders", 3)
+        .newest_version(Api::Produce, 2)
+        .seed(1)
+        .start_in_memory()
+        .unwrap();
+    let (client, producer) = producer(&cluster, |builder| {
+        // One small batch is compressed at a time, and so each would get a connection of its own.
+        let builder = builder.linger(Duration::ZERO).compression(Compression::Lz4);
+        builder.request_timeout(millis(5000)).delivery_timeout(millis(20_000))
+    })
+    .await;
+    let mut deliveries = Vec::new();
+    for partition in 0..3 {
+        deliveries.push(producer.send(&Record::to("orders").partition(partition).value("x")).await.unwrap());
+    }
+    for delivery in deliveries {
+        let error = delivery.await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotWritten), "{error}");
+        assert!(error.to_string().contains("Produce"), "what to do about it must be there: {error}");
+    }
+    // The back-off grows to a second: this is no loop that connects again and again.
+    let asked = cluster.request_log().api(Api::ApiVersions).count();
+    assert!((5..=30).contains(&asked), "{asked} connections");
+    end(cluster, client, producer).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,7 +466,7 @@ async fn interceptors_are_told_once_of_each_record_that_was_refused_after_they_s
         (seen.sent.len(), errors)
     };
     // Nobody sees a record of a topic that must be looked up first.
-    let mut run = [OwnedRecord::to("").value("a")].into_iter().peekable();
+    let mut run = Backlog::new([OwnedRecord::to("").value("a")]);
     producer.append("orders", 0, &mut run).unwrap_err();
     assert_eq!(refused(), (0, vec![]));
     producer.prepare_topic("orders").await.unwrap();
@@ -407,7 +478,7 @@ async fn interceptors_are_told_once_of_each_record_that_was_refused_after_they_s
     assert!(tokio::time::timeout(millis(10), producer.send(&record)).await.is_err());
     assert_eq!(refused(), (2, vec![(Some(0), 1, ErrorKind::Purged)]));
     // One that there was no room for, and that is tried again, was not refused; one that waited in vain was.
-    let mut run = [&record].into_iter().peekable();
+    let mut run = Backlog::new([&record]);
     assert!(producer.append("orders", 0, &mut run).unwrap().is_full());
     assert_eq!(refused(), (1, vec![]));
     assert_eq!(producer.send(&record).await.unwrap_err().kind(), ErrorKind::Limit);
@@ -430,7 +501,7 @@ async fn a_topic_is_looked_up_once_at_a_time_and_the_next_call_is_told_why_that_
     sleep(Duration::from_secs(1)).await;
     let error = producer.try_send(&record).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Broker(ErrorCode::INVALID_TOPIC_EXCEPTION)), "{error}");
-    let mut run = [&record].into_iter().peekable();
+    let mut run = Backlog::new([&record]);
     let error = producer.append("no/such/name", 0, &mut run).unwrap_err();
     assert!(error.to_string().contains("is being looked up"), "a new one: {error}");
     end(cluster, client, producer).await;
@@ -442,7 +513,7 @@ async fn what_a_blocking_append_has_taken_before_it_failed_is_not_lost() {
     let (client, producer) = producer(&cluster, |builder| builder.max_request_size(16 << 10)).await;
     producer.prepare_topic("orders").await.unwrap();
     let large = "x".repeat(20 << 10);
-    let mut run = ["a", "b", &large, "c"].into_iter().map(|value| Record::to("orders").value(value)).peekable();
+    let mut run = Backlog::new(["a", "b", &large, "c"].into_iter().map(|value| Record::to("orders").value(value)));
     let appended = producer.append_blocking("orders", 0, &mut run).unwrap();
     assert_eq!((appended.count(), appended.is_full()), (2, false));
     assert_eq!(appended.error().map(Error::kind), Some(ErrorKind::Limit));
@@ -491,7 +562,7 @@ async fn interceptors_add_headers_and_see_what_became_of_the_records() {
     drop(producer.try_send(&to("b")).unwrap());
     let mut deliveries = Vec::new();
     producer.send_all(["c", "d"].map(to), &mut deliveries).await.unwrap();
-    let mut run = ["e", "f"].map(|value| OwnedRecord::to("ignored").value(value)).into_iter().peekable();
+    let mut run = Backlog::new(["e", "f"].map(|value| OwnedRecord::to("ignored").value(value)));
     assert_eq!(producer.append("orders", 0, &mut run).unwrap().count(), 2);
     producer.reserve(10).await.unwrap().send(&to("g")).unwrap().await.unwrap();
     let refused = producer.send(&Record::to("orders").partition(9).value("h")).await.unwrap_err();
@@ -603,7 +674,7 @@ async fn a_partition_that_the_topic_does_not_have_is_refused_and_the_record_give
         assert_eq!(error.topic_partition().map(|at| at.partition), Some(partition));
         assert!(error.to_string().contains("3 partitions"), "{error}");
         assert_eq!(producer.send(&record).await.unwrap_err().kind(), ErrorKind::UnknownTopicOrPartition);
-        let mut run = [record].into_iter().peekable();
+        let mut run = Backlog::new([record]);
         assert!(producer.append("orders", partition, &mut run).is_err());
         assert!(run.next().is_some(), "what was not taken stays");
     }
@@ -620,7 +691,7 @@ async fn a_closed_producer_takes_nothing_by_any_way() {
     let record = OwnedRecord::to("orders").value("x");
     let (error, back) = producer.try_send_owned(record.clone()).unwrap_err();
     assert_eq!(back, record);
-    let mut run = [record.clone()].into_iter().peekable();
+    let mut run = Backlog::new([record.clone()]);
     let errors = [
         error,
         producer.send(&record).await.unwrap_err(),
@@ -642,7 +713,7 @@ async fn a_closed_producer_takes_nothing_by_any_way() {
 #[tokio::test(start_paused = true)]
 async fn a_budget_smaller_than_a_batch_is_refused_when_the_producer_is_built() {
     let cluster = cluster();
-    let client = common::client(&cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(&cluster, 1).connect().await.unwrap();
     let error = Producer::builder(&client).buffer_memory(1000).build().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("buffer_memory (1000)"), "{error}");

@@ -3,8 +3,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,7 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 async fn producer_with(cluster: &Cluster, set: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> (Client, Producer) {
-    let client = common::client(cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(cluster, 1).connect().await.unwrap();
     let producer = set(Producer::builder(&client)).build().await.unwrap();
     (client, producer)
 }

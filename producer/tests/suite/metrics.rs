@@ -3,8 +3,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
-
 use std::time::Duration;
 
 use milena_client::Client;
@@ -23,7 +21,7 @@ struct World {
 impl World {
     async fn start(set: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> Self {
         let cluster = Cluster::builder().topic("orders", 2).topic("logs", 1).seed(1).start_in_memory().unwrap();
-        let client = common::client(&cluster, 1).connect().await.unwrap();
+        let client = crate::common::client(&cluster, 1).connect().await.unwrap();
         let producer = set(Producer::builder(&client)).build().await.unwrap();
         Self { cluster, client, producer }
     }

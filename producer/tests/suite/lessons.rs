@@ -4,8 +4,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests read the paused clock and sleep on it")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
-
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -28,7 +26,7 @@ fn cluster(partitions: i32) -> Cluster {
 
 /// A producer that sends each record as soon as it can, with what `set` changes.
 async fn producer_with(cluster: &Cluster, set: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> (Client, Producer) {
-    let client = common::client(cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(cluster, 1).connect().await.unwrap();
     let producer = set(Producer::builder(&client).linger(Duration::ZERO)).build().await.unwrap();
     (client, producer)
 }
@@ -181,7 +179,7 @@ async fn lesson_4_nothing_is_pipelined_before_the_first_ack_nor_after_a_refusal(
 #[tokio::test(start_paused = true)]
 async fn lesson_5_no_batch_of_the_next_transaction_has_the_epoch_of_the_one_before() {
     let cluster = cluster(3);
-    let client = common::client(&cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(&cluster, 1).connect().await.unwrap();
     // Compressed elsewhere, so that a batch takes its time between its identity and its request.
     let builder = Producer::builder(&client).linger(Duration::ZERO).compression(Compression::Gzip);
     let mut producer = builder.transactional_id("t").build().await.unwrap();

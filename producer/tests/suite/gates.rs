@@ -3,12 +3,10 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
-
 use std::time::Duration;
 
 use milena_client::Client;
-use milena_producer::{Delivery, Producer, ProducerBuilder, Record};
+use milena_producer::{Compression, Delivery, Producer, ProducerBuilder, Record};
 use milena_testkit::{Api, Cluster, Reaction};
 use tokio::time::sleep;
 
@@ -19,8 +17,16 @@ async fn producer(
     partitions: i32,
     set: impl FnOnce(ProducerBuilder) -> ProducerBuilder,
 ) -> (Cluster, Client, Producer) {
-    let cluster = Cluster::builder().brokers(3).topic("orders", partitions).start_in_memory().unwrap();
-    let client = common::client(&cluster, 1).connect().await.unwrap();
+    producer_of(3, partitions, set).await
+}
+
+async fn producer_of(
+    brokers: u8,
+    partitions: i32,
+    set: impl FnOnce(ProducerBuilder) -> ProducerBuilder,
+) -> (Cluster, Client, Producer) {
+    let cluster = Cluster::builder().brokers(brokers).topic("orders", partitions).start_in_memory().unwrap();
+    let client = crate::common::client(&cluster, 1).connect().await.unwrap();
     let producer = set(Producer::builder(&client)).build().await.unwrap();
     producer.prepare_topic("orders").await.unwrap();
     (cluster, client, producer)
@@ -48,6 +54,32 @@ async fn a_sender_that_never_waits_does_not_starve_the_network() {
     assert!(longest <= 2 * GIVES_WAY_AFTER, "{longest} bytes were sent between two requests");
     assert!(arrived >= 10, "{arrived} requests for 20 MB");
     producer.close(Duration::from_secs(60)).await.unwrap();
+}
+
+/// Eight batches are due at once. Nothing but compression takes long on the thread of the sockets, so between two of their turns there is
+/// one: the first request leaves with what one compression has brought, and the others are made ready while it is under way.
+#[tokio::test(start_paused = true)]
+async fn the_sockets_wait_for_one_small_compression_and_no_more() {
+    for (compression, expected) in [(Compression::None, vec![8]), (Compression::Lz4, vec![1, 7])] {
+        let (cluster, _client, producer) = producer_of(1, 8, |builder| builder.compression(compression)).await;
+        let mut before = 0;
+        // The first round opens the connection and proves the producer.
+        for _ in 0..2 {
+            before = cluster.requests(Api::Produce);
+            let mut deliveries = Vec::new();
+            for partition in 0..8 {
+                let record = Record::to("orders").partition(partition).value("as small as it may be");
+                deliveries.push(producer.send(&record).await.unwrap());
+            }
+            for delivery in deliveries {
+                delivery.await.unwrap();
+            }
+        }
+        let log = cluster.request_log().api(Api::Produce);
+        let batches: Vec<_> = log.entries().skip(before).map(|entry| entry.partitions.len()).collect();
+        assert_eq!(batches, expected, "{compression:?}");
+        producer.close(Duration::from_secs(60)).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

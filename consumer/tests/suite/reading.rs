@@ -1,11 +1,9 @@
 //! Reading chosen partitions on the in-process cluster, in virtual time.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Seen, World, batch, tp, within};
+use crate::common::{Seen, World, batch, tp, within};
 use milena_client::protocol::records::Compression;
 use milena_consumer::{PartitionConsumer, StartAt};
 use milena_testkit::{Api, Cluster, ErrorCode, Reaction};

@@ -3,8 +3,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests read the paused clock and sleep on it")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
-
 use std::time::Duration;
 
 use milena_client::ErrorKind;
@@ -19,7 +17,7 @@ fn millis(n: u64) -> Duration {
 }
 
 async fn producer(cluster: &Cluster, set: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> Producer {
-    let client = common::client(cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(cluster, 1).connect().await.unwrap();
     set(Producer::builder(&client)).build().await.unwrap()
 }
 
@@ -73,7 +71,7 @@ async fn each_topic_lingers_for_its_own_time_whatever_the_order_of_sending() {
 #[cfg(feature = "lz4")]
 async fn each_topic_has_batches_of_its_own_size_and_codec() {
     let cluster = Cluster::builder().brokers(1).topic("usual", 1).topic("logs", 1).start_in_memory().unwrap();
-    let client = common::client(&cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(&cluster, 1).connect().await.unwrap();
     let producer = Producer::builder(&client)
         .batch_size(1 << 10)
         .max_batch_size(1 << 10)
@@ -109,7 +107,7 @@ async fn each_topic_has_batches_of_its_own_size_and_codec() {
 #[tokio::test(start_paused = true)]
 async fn settings_of_a_topic_are_checked_and_the_error_names_it() {
     let cluster = Cluster::builder().brokers(1).topic("logs", 1).start_in_memory().unwrap();
-    let client = common::client(&cluster, 1).connect().await.unwrap();
+    let client = crate::common::client(&cluster, 1).connect().await.unwrap();
     for (word, set) in [
         (
             "delivery_timeout",

@@ -1,13 +1,11 @@
 //! Members of a group on the in-process cluster, in virtual time.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{PATIENCE, Seen, World, tp, within};
+use crate::common::{PATIENCE, Seen, World, tp, within};
 use milena_client::TopicPartition;
 use milena_consumer::{Consumer, ConsumerHandle, ListenerFuture, OffsetAndMetadata, RebalanceListener, StartAt};
 use milena_testkit::{Api, Cluster, ErrorCode, Reaction};

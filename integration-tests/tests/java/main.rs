@@ -1,5 +1,7 @@
 //! milena and Java on one topic: what one writes, the other reads, and both choose the same partition for a key.
 
+mod committed;
+
 use std::time::Duration;
 
 use milena::{Client, NewTopic, Producer, Record};
