@@ -1,30 +1,30 @@
 //! The batch that the endless log is made of.
 
+use std::io::Write as _;
+
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+
 /// Where the base offset stands; it is outside the checksum, so handing out another offset costs eight bytes.
 pub(crate) const BASE_OFFSET: std::ops::Range<usize> = 0..8;
 /// The checksum covers everything from here on.
 const ATTRIBUTES: usize = 21;
 
-/// A batch (format 2, not compressed) of records without keys.
-pub(crate) fn build(records: usize, value_size: usize) -> Vec<u8> {
+/// A batch (format 2) of records without keys, their values like JSON.
+pub(crate) fn build(records: usize, value_size: usize, lz4: bool) -> Vec<u8> {
     let mut body = Vec::new();
-    let mut letters = 0x2545_f491_4f6c_dd1d_u64;
     for offset_delta in 0..records {
         let mut record = vec![0]; // attributes
         put_varint(&mut record, 0); // timestamp delta
         put_varint(&mut record, offset_delta as i64);
         put_varint(&mut record, -1); // no key
         put_varint(&mut record, value_size as i64);
-        for _ in 0..value_size {
-            // Letters that do not repeat, so that nothing downstream finds a pattern.
-            letters ^= letters << 13;
-            letters ^= letters >> 7;
-            letters ^= letters << 17;
-            record.push(b'a' + (letters % 26) as u8);
-        }
+        record.extend_from_slice(&nullbroker::value(offset_delta as u64, value_size));
         put_varint(&mut record, 0); // headers
         put_varint(&mut body, record.len() as i64);
         body.extend_from_slice(&record);
+    }
+    if lz4 {
+        body = framed(&body);
     }
     let timestamp = 1_700_000_000_000_i64;
     let mut batch = Vec::new();
@@ -33,7 +33,7 @@ pub(crate) fn build(records: usize, value_size: usize) -> Vec<u8> {
     batch.extend_from_slice(&0_i32.to_be_bytes()); // partition leader epoch
     batch.push(2); // magic
     batch.extend_from_slice(&0_u32.to_be_bytes()); // checksum, below
-    batch.extend_from_slice(&0_i16.to_be_bytes()); // attributes
+    batch.extend_from_slice(&(if lz4 { 3_i16 } else { 0 }).to_be_bytes()); // attributes: the codec
     batch.extend_from_slice(&(records as i32 - 1).to_be_bytes()); // last offset delta
     batch.extend_from_slice(&timestamp.to_be_bytes());
     batch.extend_from_slice(&timestamp.to_be_bytes());
@@ -45,6 +45,13 @@ pub(crate) fn build(records: usize, value_size: usize) -> Vec<u8> {
     let checksum = crc32c::crc32c(&batch[ATTRIBUTES..]);
     batch[ATTRIBUTES - 4..ATTRIBUTES].copy_from_slice(&checksum.to_be_bytes());
     batch
+}
+
+/// As Java compresses: one frame of independent blocks of 64 KB.
+fn framed(body: &[u8]) -> Vec<u8> {
+    let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
+    let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+    encoder.write_all(body).and_then(|()| Ok(encoder.finish()?)).unwrap_or_else(|e| panic!("into memory: {e}"))
 }
 
 fn put_varint(out: &mut Vec<u8>, value: i64) {
@@ -69,14 +76,15 @@ mod tests {
 
     #[test]
     fn the_default_batch_is_16_kilobytes_and_counts_its_records() {
-        let batch = build(150, 100);
+        let batch = build(150, 100, false);
         assert!((16_000..16_700).contains(&batch.len()), "{}", batch.len());
+        assert!(build(150, 100, true).len() < batch.len());
         assert_eq!(count(&[batch.clone(), batch].concat()), (2, 300));
     }
 
     #[test]
     fn a_cut_batch_does_not_hang_the_count() {
-        let batch = build(3, 10);
+        let batch = build(3, 10, false);
         assert_eq!(count(&batch[..70]), (1, 3));
         assert_eq!(count(&batch[..50]), (0, 0));
     }

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     let Some((statistics_port, stats_listener)) = listeners.pop() else { return ExitCode::FAILURE };
 
     let shared = Arc::new(Shared {
-        batch: batch::build(options.records_per_batch, options.value_size),
+        batch: batch::build(options.records_per_batch, options.value_size, options.lz4),
         topics: cold::Topics::default(),
         offsets: produce::Offsets::default(),
         stats: Stats::default(),

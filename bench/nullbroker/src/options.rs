@@ -14,6 +14,7 @@ nullbroker: a Kafka broker that keeps nothing and answers at once
   --value-size BYTES        of the records that it hands out (default 100)
   --records-per-batch N     of the batches that it hands out (default 150, which makes 16 KB)
   --batches-per-partition N in one Fetch response, at most (default 10)
+  --codec none|lz4          of the batches that it hands out (default none)
 
 Every topic exists; every partition has an endless log. Prints its bootstrap.servers, runs until its standard input
 is closed, and then prints what it has counted.
@@ -29,6 +30,7 @@ pub(crate) struct Options {
     pub(crate) value_size: usize,
     pub(crate) records_per_batch: usize,
     pub(crate) batches_per_partition: usize,
+    pub(crate) lz4: bool,
 }
 
 impl Options {
@@ -42,8 +44,17 @@ impl Options {
             value_size: 100,
             records_per_batch: 150,
             batches_per_partition: 10,
+            lz4: false,
         };
         while let Some(flag) = words.next() {
+            if flag == "--codec" {
+                options.lz4 = match words.next().as_deref() {
+                    Some("none") => false,
+                    Some("lz4") => true,
+                    _ => return Err(format!("--codec needs none or lz4\n\n{HELP}")),
+                };
+                continue;
+            }
             let mut number = || -> Result<u64, String> {
                 let word = words.next().ok_or_else(|| format!("{flag} needs a value\n\n{HELP}"))?;
                 word.parse().map_err(|_| format!("{flag} {word}: that is not a number\n\n{HELP}"))

@@ -2,11 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use spine::null_broker::NullBroker;
+use spine::process;
 
 use crate::Options;
 use crate::case::{self, Case, Delay, HALF, Part};
@@ -28,7 +27,7 @@ pub(crate) fn measure(
     for case in case::cases(part, options.quick) {
         let partitions = case.load.partitions.to_string();
         let arguments = [&["--partitions", partitions.as_str()], case.delay.arguments()].concat();
-        let broker = NullBroker::start(&beside("nullbroker")?, &arguments)?;
+        let broker = NullBroker::start(&process::beside("nullbroker")?, &arguments)?;
         for round in 1..=options.rounds {
             for client in Client::RUST.into_iter().filter(|client| options.includes(*client)) {
                 eprintln!("{}, round {round} of {}: {}, {client}", part.word(), options.rounds, case.title);
@@ -89,41 +88,9 @@ pub(crate) fn row(case: &Case, client: Client, outcome: &Outcome) -> Row {
 
 /// Runs one client to its end and reads its last lines.
 pub(crate) fn process(job: &Job) -> Result<Outcome, String> {
-    let program = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
-    let mut child = Command::new(program)
-        .arg("client")
-        .args(job.to_words())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|e| format!("cannot start {}: {e}", job.client))?;
-    let began = Instant::now();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(10)),
-            gone => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("{} did not end within {PATIENCE:?} ({gone:?}): {job:?}", job.client));
-            }
-        }
-    };
-    let mut text = String::new();
-    if let Some(mut out) = child.stdout.take() {
-        out.read_to_string(&mut text).map_err(|e| format!("{} cannot be read: {e}", job.client))?;
-    }
-    if !status.success() {
-        return Err(format!("{} ended with {status}: {job:?}", job.client));
-    }
-    Outcome::parse(&text).ok_or_else(|| format!("{} printed no result:\n{text}", job.client))
-}
-
-/// A program that was built together with this one.
-fn beside(name: &str) -> Result<PathBuf, String> {
-    let here = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
-    Ok(here.parent().unwrap_or(Path::new(".")).join(name))
+    let name = job.client.word();
+    let text = process::client(name, &job.to_words(), PATIENCE)?;
+    Outcome::parse(&text).ok_or_else(|| format!("{name} printed no result:\n{text}"))
 }
 
 /// The shortest of ten round trips of the smallest request there is, in microseconds.

@@ -1,15 +1,11 @@
 //! The part against a real Kafka of one broker, which shares the cores, so that its CPU stands beside the clients'; with Java's
 //! `ProducerPerformance`.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
 use milena::NewTopic;
 
 use crate::Options;
 use crate::case::{self, Case, Part};
-use crate::job::{Client, Job};
+use crate::job::{Client, Job, Outcome};
 use crate::kept::{Others, Runs};
 use crate::measure::{process, row};
 use crate::row::Row;
@@ -68,59 +64,15 @@ fn on_topics<F: Future<Output = Result<(), milena::Error>>>(
     done.map_err(|e| e.to_string())
 }
 
-/// Java's own program. The start of its virtual machine and all that is compiled on the way is in its figures.
 fn java(case: &Case, topic: &str, servers: &str, options: &Options) -> Result<(Row, u64), String> {
     let libs = options.java_libs.as_deref().ok_or("where are Kafka's jars? --java-libs FOLDER")?;
     let records: u64 = if case.load.value_size > 100 { 500_000 } else { 2_000_000 };
-    let before = children();
-    let began = Instant::now();
-    let child = Command::new("java")
-        .args(["-Xmx1g", "-XX:+UseG1GC", "-cp", &format!("{}/*", Path::new(libs).display())])
-        .args(["org.apache.kafka.tools.ProducerPerformance", "--topic", topic, "--throughput", "-1"])
-        .args(["--num-records", &records.to_string(), "--record-size", &case.load.value_size.to_string()])
-        .args(["--producer-props", &format!("bootstrap.servers={servers}"), "acks=all", "enable.idempotence=true"])
-        .args(["linger.ms=5", &format!("batch.size={}", case.load.batch)])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|e| format!("cannot start java: {e}"))?;
-    let status = format!("/proc/{}/status", child.id());
-    let done = std::thread::spawn(move || child.wait_with_output());
-    let mut peak = 0;
-    while !done.is_finished() {
-        if let Ok(text) = std::fs::read_to_string(&status) {
-            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-            peak = line.and_then(|kilobytes| kilobytes.trim().parse().ok()).unwrap_or(peak).max(peak);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let output = done.join().map_err(|_| "java was not waited for")?.map_err(|e| format!("java: {e}"))?;
-    let wall = began.elapsed();
-    let cpu = children().saturating_sub(before);
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() || !text.contains(&format!("{records} records sent")) {
-        return Err(format!("ProducerPerformance ended with {}:\n{text}", output.status));
-    }
-    let row = Row {
-        case: case.id.clone(),
-        client: Client::Java,
-        records,
-        wall_us: wall.as_micros() as u64,
-        cpu_us: cpu.as_micros() as u64,
-        peak_kilobytes: peak,
-        p50_us: 0,
-        p99_us: 0,
-        requests: 0,
-        batches: 0,
-        produced: 0,
-        broker_ns: 0,
-        round_trip_us: 0,
-    };
-    Ok((row, records))
-}
-
-/// CPU time of all processes that were waited for, and of this one.
-fn children() -> Duration {
-    spine::cpu_of_process(std::process::id(), true).unwrap_or_default()
+    let (count, size) = (records.to_string(), case.load.value_size.to_string());
+    let (servers, batch) = (format!("bootstrap.servers={servers}"), format!("batch.size={}", case.load.batch));
+    let mut arguments = vec!["--topic", topic, "--throughput", "-1", "--num-records", &count, "--record-size", &size];
+    arguments.extend(["--producer-props", &servers, "acks=all", "enable.idempotence=true", "linger.ms=5", &batch]);
+    let has_sent = |text: &str| text.contains(&format!("{records} records sent"));
+    let report = spine::process::java(libs, "ProducerPerformance", arguments, records, has_sent)?;
+    let outcome = Outcome { report, sent: records, p50_us: 0, p99_us: 0 };
+    Ok((row(case, Client::Java, &outcome), records))
 }

@@ -80,7 +80,9 @@ fn remark(part: Part) -> &'static str {
         }
         Part::Latency => {
             "100-byte records, keyed, 6 partitions. From the moment at which a record was due, not at which it was sent, to its\n\
-             acknowledgement; records come in bursts of one millisecond. The linger of 5 ms is in it where batches do not fill before."
+             acknowledgement; records come in bursts of one millisecond. The linger of 5 ms is in it where batches do not fill before.\n\
+             Futures are awaited in the order of the records, so that a record counts until those before it are acknowledged, too:\n\
+             in other partitions, whose linger began later. ThreadedProducer tells each record by itself."
         }
         Part::Delay => {
             "100-byte records. In the network, a round trip is 10 ms longer, and requests may overlap; in the broker, each request of a\n\

@@ -1,18 +1,16 @@
 //! What the measured programs share: their command line, the clock of the CPU, and the line that they print at the end.
 //!
-//! Each client is a program of its own (`src/bin/`), so that the CPU time of its process is the client's alone. The
-//! program `spine` starts them one after the other against the null broker and prints the table.
+//! Each client is a program of its own, so that the CPU time of its process is the client's alone.
 
 pub mod null_broker;
+pub mod process;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The topic that all programs use.
-pub const TOPIC: &str = "spine";
-/// Its partitions.
+/// Partitions of a topic, where nothing else is said.
 pub const PARTITIONS: i32 = 6;
 /// Length of every value.
 pub const VALUE_SIZE: usize = 100;
@@ -65,7 +63,7 @@ impl Measurement {
             records,
             wall: self.wall.elapsed(),
             cpu: cpu_of_this_process().saturating_sub(self.cpu),
-            peak_kilobytes: peak_kilobytes(),
+            peak_kilobytes: peak_kilobytes_of("self"),
         }
     }
 }
@@ -89,8 +87,9 @@ pub fn cpu_of_process(pid: u32, children: bool) -> Option<Duration> {
     Some(Duration::from_millis(counted.iter().sum::<u64>() * 10))
 }
 
-fn peak_kilobytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+/// The most memory that a process has held; 0 if it is gone.
+fn peak_kilobytes_of(pid: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or_default()
 }

@@ -64,6 +64,7 @@ impl NullBroker {
             produced_records: value("produced.records"),
             fetch_requests: value("fetch.requests"),
             fetched_bytes: value("fetch.bytes_out"),
+            fetched_records: value("fetched.records"),
         })
     }
 }
@@ -88,6 +89,8 @@ pub struct Counts {
     pub fetch_requests: u64,
     /// Bytes of the answers to them.
     pub fetched_bytes: u64,
+    /// Records in them.
+    pub fetched_records: u64,
 }
 
 impl Counts {
@@ -100,6 +103,7 @@ impl Counts {
             produced_records: self.produced_records - before.produced_records,
             fetch_requests: self.fetch_requests - before.fetch_requests,
             fetched_bytes: self.fetched_bytes - before.fetched_bytes,
+            fetched_records: self.fetched_records - before.fetched_records,
         }
     }
 }
