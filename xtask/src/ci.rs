@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::steps::{Cargo, Steps, Tally};
 use crate::test::{self, TestKafka};
-use crate::{Result, check, stolen};
+use crate::{Result, check, limit, say, stolen};
 
 pub(crate) const HELP: &str = "\
 cargo xtask ci: everything once, within 25 minutes on two cores from a cold target folder
@@ -13,11 +13,14 @@ cargo xtask ci: everything once, within 25 minutes on two cores from a cold targ
   tests (11 minutes)  three real brokers, cargo test --workspace, every example, kcat and Java's tools against the in-process
                       cluster, the codecs with one of them left out
   storms (4 minutes)  real processes, kills and freezes
-  The brokers are stopped again. Prints what each part used and marks one that took longer than it may; fails when the
-  whole did. What a virtual machine's host gave to others meanwhile is printed and does not count.
+  The brokers are stopped again. Prints what each part used, and marks what took longer than it may: that is no failure, because
+  a host may be slow. What a virtual machine's host gave to others meanwhile is printed and does not count. What still runs
+  after an hour is ended, and is a failure.
 ";
 
 const WHOLE: Duration = Duration::from_secs(25 * 60);
+/// After so long something hangs.
+const END: Duration = Duration::from_secs(60 * 60);
 
 /// One part of the budget.
 struct Part {
@@ -62,6 +65,7 @@ pub(crate) fn run() -> Result<()> {
     let mut steps = Steps::default();
     let mut tally = Tally::default();
     let begun = Begun::now();
+    limit::set(begun.at + END);
 
     let mut refused = None;
     let build = Part::measure("build", 9, || {
@@ -101,15 +105,15 @@ pub(crate) fn run() -> Result<()> {
 
     let whole = begun.end("whole", WHOLE);
     if whole.is_over() {
-        steps.fail("the time budget");
+        say("this took longer than 25 minutes: on a machine at its usual speed something has to be made faster");
     }
     println!("\n{}", table(&[build, tests, storms, whole]));
     println!("{}", tally.summary());
     steps.finish()
 }
 
-/// What was used and what was allowed, in minutes. A part over its budget is marked and not a failure: on shared cores one
-/// part's noise is no reason to turn a change away while the whole still fits.
+/// What was used and what was allowed, in minutes. What is over its budget is marked and not a failure: a shared core may run at half
+/// its speed for an hour, which is no reason to turn a change away.
 fn table(parts: &[Part]) -> String {
     let minutes = |d: Duration| d.as_secs_f64() / 60.0;
     let mut text = String::from("budget in minutes    used  stolen  allowed\n");

@@ -12,6 +12,7 @@ mod ci;
 mod docker;
 mod dropped;
 mod kafka;
+mod limit;
 mod missing;
 mod planted;
 mod schema;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Result, say, workspace};
+use crate::{Result, limit, say, workspace};
 
 /// What has been done so far.
 #[derive(Default)]
@@ -29,11 +29,6 @@ impl Steps {
             }
         }
         done.is_ok()
-    }
-
-    /// Remembers a failure that no step of its own has seen.
-    pub(crate) fn fail(&mut self, name: &str) {
-        self.failed.push(name.to_owned());
     }
 
     /// Success, or the names of all steps that failed.
@@ -79,6 +74,7 @@ impl Cargo {
     ) -> Result<()> {
         let mut command = self.command(arguments, environment);
         let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot run cargo: {e}"))?;
+        let _watch = limit::watch(&child);
         if let Some(out) = child.stdout.take() {
             for line in BufReader::new(out).split(b'\n').map_while(std::io::Result::ok) {
                 let line = String::from_utf8_lossy(&line);
@@ -108,7 +104,11 @@ impl Cargo {
 pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     let first = command.get_args().next().unwrap_or_default().to_string_lossy().into_owned();
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    match command.status() {
+    let ended = command.spawn().and_then(|mut child| {
+        let _watch = limit::watch(&child);
+        child.wait()
+    });
+    match ended {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{program} {first} ended with {status}")),
         Err(problem) => Err(format!("cannot run {program} {first}: {problem}")),

@@ -215,7 +215,7 @@ fn run(kafka: Kafka, tell: oneshot::Sender<Started>, stopped: oneshot::Receiver<
         }
     };
     runtime.block_on(async {
-        let (container, servers, _watchdog) = match start(kafka).await {
+        let (container, servers, _held) = match start(kafka).await {
             Ok(started) => started,
             Err(problem) => {
                 let _ = tell.send(Err(problem));
@@ -231,9 +231,8 @@ fn run(kafka: Kafka, tell: oneshot::Sender<Started>, stopped: oneshot::Receiver<
     });
 }
 
-async fn start(kafka: Kafka) -> io::Result<(ContainerAsync<KafkaImage>, String, Option<Watchdog>)> {
+async fn start(kafka: Kafka) -> io::Result<(ContainerAsync<KafkaImage>, String, (Ports, Option<Watchdog>))> {
     let host = kafka.host.clone().unwrap_or_else(host_of_the_engine);
-    // Held until the engine has bound the port.
     let ports = Ports::choose(None, 1)?;
     let environment = kafka.environment(&host, ports.base());
     // A colon before the last slash belongs to a registry's port.
@@ -258,7 +257,7 @@ async fn start(kafka: Kafka) -> io::Result<(ContainerAsync<KafkaImage>, String, 
         let answer =
             tokio::task::spawn_blocking(move || probe::ask_at(&asked, port)).await.map_err(io::Error::other)?;
         if answer.is_some_and(|view| view.brokers == [1] && view.controller > 0) {
-            return Ok((container, format!("{host}:{port}"), watchdog));
+            return Ok((container, format!("{host}:{port}"), (ports, watchdog)));
         }
         let runs = container.is_running().await.unwrap_or(false);
         if !runs || tokio::time::Instant::now() > until {

@@ -93,8 +93,8 @@ impl RealClusterBuilder {
         let ports = Ports::choose(None, self.shape.brokers)?;
         // Before the first process: from here on every way out stops what was started.
         let watchdog = Watchdog::over_cluster(&dir)?;
-        let cluster =
-            RealCluster { inner: Cluster { shape: self.shape, base: ports.base(), dir }, libs, _watchdog: watchdog };
+        let inner = Cluster { shape: self.shape, base: ports.base(), dir };
+        let cluster = RealCluster { inner, libs, _ports: ports, _watchdog: watchdog };
         cluster.inner.format(&cluster.libs)?;
         cluster.inner.start(&cluster.inner.nodes(), &cluster.libs)?;
         Ok(cluster)
@@ -121,6 +121,8 @@ impl RealClusterBuilder {
 pub struct RealCluster {
     inner: Cluster,
     libs: PathBuf,
+    /// A broker that was killed comes back to its port, which nobody may have taken meanwhile.
+    _ports: Ports,
     /// Ends the processes when this program is killed, and removes their folder in any case.
     _watchdog: Watchdog,
 }
