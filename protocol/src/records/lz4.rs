@@ -25,7 +25,9 @@ pub(super) struct Encoder {
 pub(super) fn worst_case(len: usize) -> usize {
     let blocks = len.div_ceil(BLOCK_BYTES);
     // Every block but the one being compressed is at most as long as its input, since it is stored when it would be longer.
-    FRAME_HEADER.len() + len + blocks * BLOCK_HEADER_BYTES + block::get_maximum_output_size(BLOCK_BYTES) + END_BYTES
+    let longest = len.min(BLOCK_BYTES);
+    let while_compressed = block::get_maximum_output_size(longest) - longest;
+    FRAME_HEADER.len() + len + blocks * BLOCK_HEADER_BYTES + while_compressed + END_BYTES
 }
 
 impl Encoder {
