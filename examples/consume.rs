@@ -20,10 +20,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::{Future as _, poll_fn},
     io::{self, BufWriter, Write, stderr, stdout},
     pin::pin,
     process::ExitCode,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -250,8 +252,11 @@ async fn read(consumer: &mut PartitionConsumer, printer: &mut Printer, partition
             tell_at = Instant::now() + EVERY;
             tell_events(&handle);
             eprintln!("{} records, lag {}", printer.records, lag(&handle, partitions));
-            // A reader that always finds records lets Ctrl-C in.
-            tokio::task::yield_now().await;
+        }
+        // A reader that always finds records is ended by Ctrl-C, too.
+        let is_interrupted = poll_fn(|cx| Poll::Ready(interrupted.as_mut().poll(cx).is_ready())).await;
+        if is_interrupted {
+            break;
         }
     }
     printer.flush().map(drop)

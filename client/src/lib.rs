@@ -56,7 +56,7 @@ pub use outcomes::OpenOutcome;
 pub use seam::clock::WallClock;
 pub use seam::connector::{ByteStream, TcpConnector};
 pub use seam::resolver::SystemResolver;
-pub use seam::spawner::{Spawner, TaskHandle, Work};
+pub use seam::spawner::{Sleep, Spawner, TaskHandle, Work};
 pub use topic_partition::TopicPartition;
 
 /// A hash map with the same order and the same hashes in every run, for look-ups whose order never matters.

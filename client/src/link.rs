@@ -24,7 +24,7 @@ use crate::action::Action;
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::connection::establish::unreachable;
-use crate::connection::service::{self, Call, Connect, Encoded};
+use crate::connection::service::{self, Call, Connect, Encoded, closed};
 use crate::connection::wire::Wire;
 use crate::coordinator::{self, CoordinatorKind};
 use crate::core::Core;
@@ -33,7 +33,7 @@ use crate::metadata::snapshot::{Broker, Metadata, Topic};
 use crate::metrics::Metrics;
 use crate::outcomes::OpenOutcome;
 use crate::seam::clock::WallClock;
-use crate::seam::spawner::{Spawner, TaskHandle};
+use crate::seam::spawner::{Sleep, Spawner, TaskHandle};
 use crate::{Error, ErrorKind, Lane, RefreshReason};
 
 /// How long a broker has to answer what any other could answer, so that a frozen one costs seconds and not a request time-out.
@@ -140,8 +140,17 @@ impl Link {
         self.spawner.now()
     }
 
-    /// A timer, also for a caller who is not on a tokio runtime.
-    pub fn sleep_until(&self, deadline: Instant) -> Pin<Box<tokio::time::Sleep>> {
+    /// The error of whoever goes on when the client has been closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub fn check_open(&self) -> Result<(), Error> {
+        if self.spawner.is_over() { Err(closed()) } else { Ok(()) }
+    }
+
+    /// A timer, also for a caller who is not on a tokio runtime. Over at once when the client has been closed: ask
+    /// [`check_open`](Self::check_open) before you sleep again.
+    pub fn sleep_until(&self, deadline: Instant) -> Pin<Box<Sleep>> {
         self.spawner.sleep_until(deadline)
     }
 
@@ -265,6 +274,7 @@ impl Link {
             }
         }
         drop(interest);
+        self.check_open()?;
         Err(match self.core.last_failure() {
             Some(error) => error,
             None => Error::new(
@@ -400,6 +410,7 @@ impl Link {
         let mut backoff = Backoff::RETRY;
         let mut rng = self.rng("call");
         loop {
+            self.check_open()?;
             let timeout = match target {
                 Target::Any => self.patience(backoff.failures()),
                 _ => self.request_timeout(),
@@ -477,6 +488,7 @@ impl Link {
         let mut backoff = Backoff::RETRY;
         let mut rng = self.rng("coordinator");
         loop {
+            self.check_open()?;
             let broker = self.any_broker()?;
             let until = deadline.min(self.now() + self.patience(backoff.failures()));
             let asked = key.clone();
@@ -609,7 +621,7 @@ impl Connect for Connector {
         unreachable(self.broker, &name, why).with_api(api)
     }
 
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<tokio::time::Sleep>> {
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<Sleep>> {
         self.link.sleep_until(deadline)
     }
 

@@ -9,6 +9,7 @@ use milena_client::{Client, Error, ErrorKind, Owner};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, fetch_settings};
+use crate::deadline::after;
 use crate::driver::group::{self, Command, GroupConfig};
 use crate::driver::listener::Calls;
 use crate::driver::upkeep;
@@ -67,7 +68,7 @@ impl Consumer {
     /// Dropped, the consumer ends without leaving; its partitions are given to others when its session times out.
     pub async fn close(self, deadline: Duration) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let deadline = self.owner.now() + deadline;
+        let deadline = after(self.owner.now(), deadline);
         let result = match self.group.send(Command::Close { deadline, reply }) {
             // The driver has gone before: there is nothing left to commit for.
             Err(_) => Ok(()),

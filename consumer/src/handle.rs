@@ -102,7 +102,7 @@ impl ReaderHandle {
 
     /// How far behind the reader is in time: zero where everything is read up to the end of the log as the last answer told it, and else
     /// the client's wall clock now less the timestamp of the batch that holds the next record (of its first record; where the broker
-    /// stamps records, of all of them). While that batch has not been fetched, the last one that was read stands for it. `None` if
+    /// stamps records, or compaction has left a tombstone, of its last). While that batch has not been fetched, the last one that was read stands for it. `None` if
     /// neither is known, or if the partition is not this consumer's. No broker is asked.
     ///
     /// It is as true as the two clocks and the writers' timestamps are; never below zero.

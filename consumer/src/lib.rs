@@ -24,6 +24,7 @@ mod assignor;
 mod commits;
 mod config;
 mod consumer;
+mod deadline;
 mod driver;
 mod errors;
 mod events;

@@ -10,6 +10,7 @@ use milena_client::{Backoff, Error, ErrorKind, RefreshReason, TopicPartition};
 use milena_protocol::{ApiKey, ErrorCode};
 
 use crate::StartAt;
+use crate::deadline::after;
 use crate::driver::offsets::{self, Place};
 use crate::shared::Shared;
 
@@ -38,13 +39,14 @@ pub(crate) async fn look_up(
     mut open: BTreeMap<TopicPartition, StartAt>,
 ) -> Result<BTreeMap<TopicPartition, Option<Place>>, Error> {
     let (link, isolation) = (shared.link.clone(), shared.config.isolation);
-    let deadline = link.now() + shared.config.api_timeout;
+    let deadline = after(link.now(), shared.config.api_timeout);
     let _interest = link.want_topics(open.keys().map(|tp| &*tp.topic));
     let mut changes = link.metadata_changes();
     let mut backoff = Backoff::RETRY;
     let mut rng = link.rng("look-up");
     let mut found = BTreeMap::new();
     while !open.is_empty() {
+        link.check_open()?;
         changes.mark_seen();
         let metadata = link.metadata();
         let mut last = None;

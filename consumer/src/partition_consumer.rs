@@ -8,6 +8,7 @@ use std::time::Duration;
 use milena_client::{Client, Error, ErrorKind, Owner, TopicPartition};
 
 use crate::config::{Config, fetch_settings};
+use crate::deadline::after;
 use crate::driver::upkeep;
 use crate::metrics::PartitionGauges;
 use crate::partitions::Stand;
@@ -56,7 +57,7 @@ impl PartitionConsumer {
 /// Ends a reader without a group.
 pub(crate) async fn end(shared: &Shared, owner: &Owner, deadline: Duration) -> Result<(), Error> {
     shared.change(|partitions| partitions.close(None));
-    let timer = owner.sleep_until(owner.now() + deadline);
+    let timer = owner.sleep_until(after(owner.now(), deadline));
     tokio::select! {
         biased;
         () = owner.close() => Ok(()),
@@ -84,7 +85,7 @@ impl PartitionConsumerBuilder {
     /// Reads these partitions of `topic`, from `start` on. May be called for several topics.
     ///
     /// These and no others: a topic that grows is not read further than that. One that the cluster does not know (yet) is waited for;
-    /// after [`api_timeout`](Self::api_timeout) reads say so with an error, once.
+    /// after [`api_timeout`](Self::api_timeout) reads say so with an error, and again each time that has passed.
     pub fn assign(
         mut self,
         topic: impl Into<Arc<str>>,

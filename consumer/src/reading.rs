@@ -8,6 +8,7 @@ use std::time::Duration;
 use milena_client::Error;
 
 use crate::Records;
+use crate::deadline::after;
 use crate::reader::Reader;
 
 macro_rules! reading_methods {
@@ -118,8 +119,9 @@ pub(crate) async fn poll(reader: &mut Reader, max_wait: Duration) -> Result<Reco
             return Poll::Ready(Ok(Records::none(&shared)));
         }
         // The clock is looked at only by a poll that has to wait.
-        let timer = timer.get_or_insert_with(|| shared.link.sleep_until(shared.link.now() + max_wait));
-        timer.as_mut().poll(cx).map(|()| Ok(Records::none(&shared)))
+        let timer = timer.get_or_insert_with(|| shared.link.sleep_until(after(shared.link.now(), max_wait)));
+        // Closing the client ends every timer.
+        timer.as_mut().poll(cx).map(|()| shared.link.check_open().map(|()| Records::none(&shared)))
     })
     .await
 }
@@ -141,7 +143,7 @@ pub(crate) fn poll_blocking(reader: &mut Reader, max_wait: Duration) -> Result<R
             Some(waiting) => waiting,
             None => match reader.try_poll(Waker::noop())? {
                 Some(records) => return Ok(records),
-                None => waiting.insert((Waker::from(Arc::new(Unpark(thread::current()))), now + max_wait)),
+                None => waiting.insert((Waker::from(Arc::new(Unpark(thread::current()))), after(now, max_wait))),
             },
         };
         if let Some(records) = reader.try_poll(waker)? {

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::iter::FusedIterator;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -41,6 +41,8 @@ pub(crate) struct OpenBatch {
     pub(crate) reached: Mutex<Cursor>,
     /// It could not be read to its end.
     broken: AtomicBool,
+    /// The offset behind the last record that a stream has given of it.
+    given_to: AtomicI64,
 }
 
 impl OpenBatch {
@@ -53,7 +55,19 @@ impl OpenBatch {
             claim: Claim::default(),
             reached: Mutex::default(),
             broken: AtomicBool::new(false),
+            given_to: AtomicI64::new(i64::MIN),
         }
+    }
+
+    /// A stream has given the records below `next`.
+    #[inline]
+    pub(crate) fn note_given(&self, next: i64) {
+        self.given_to.store(next, Ordering::Relaxed);
+    }
+
+    /// The offset behind the last record that was given; below all of them if none was.
+    pub(crate) fn next_given(&self) -> i64 {
+        self.given_to.load(Ordering::Relaxed)
     }
 
     /// The same, of which parts are copied for whoever keeps them.

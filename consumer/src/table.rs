@@ -16,11 +16,12 @@ use futures_util::Stream;
 use milena_client::{Client, Deserializer, Error, ErrorKind, Link, Owner, TopicPartition};
 
 use crate::config::Config;
+use crate::deadline::after;
 use crate::driver::upkeep;
 use crate::metrics::PartitionGauges;
 use crate::partition_consumer::end;
 use crate::partitions::Stand;
-use crate::reader::Reader;
+use crate::reader::{Reader, closed};
 use crate::shared::Shared;
 use crate::typed::decode_shared;
 use crate::{ConsumerEvent, IsolationLevel, OffsetReset, ReadError, ReaderHandle, Records, ResetReason, StartAt};
@@ -98,9 +99,11 @@ where
     /// Dropped, nothing goes on.
     pub async fn load(self) -> Result<CompactedTable<K, V>, Error> {
         let owner = self.client.new_owner("table");
-        let deadline = owner.now() + self.timeout;
+        let deadline = after(owner.now(), self.timeout);
         let topic = owner.topic(&self.topic, deadline).await?;
-        let shared = Arc::new(Shared::new(self.config, owner.link().clone(), None));
+        // Nothing that is asked for on the way gives up earlier, and all of it ends then.
+        let config = Config { api_timeout: self.timeout, ..self.config };
+        let shared = Arc::new(Shared::new(config, owner.link().clone(), None));
         let content = Arc::new(Content::default());
         let mut follower = Follower {
             reader: Reader::new(shared.clone()),
@@ -114,19 +117,23 @@ where
             content: content.clone(),
         };
         let partitions: Vec<TopicPartition> = follower.partitions(topic.partitions.len());
-        // The ends before the reading starts: what is written from now on does not put them off.
-        let (begins, ends) = (
-            follower.handle.beginning_offsets(partitions.clone()).await?,
-            follower.handle.end_offsets(partitions).await?,
-        );
-        let open = ends.into_iter().filter(|(partition, end)| begins.get(partition).is_none_or(|begin| begin < end));
-        let open: BTreeMap<TopicPartition, i64> = open.collect();
-        follower.grow(topic.partitions.len());
-        owner.spawn("upkeep", upkeep::run(shared.clone(), None));
         let timer = owner.sleep_until(deadline);
+        let loading = async {
+            // The ends before the reading starts: what is written from now on does not put them off.
+            let (begins, ends) = (
+                follower.handle.beginning_offsets(partitions.clone()).await?,
+                follower.handle.end_offsets(partitions).await?,
+            );
+            let open =
+                ends.into_iter().filter(|(partition, end)| begins.get(partition).is_none_or(|begin| begin < end));
+            let open: BTreeMap<TopicPartition, i64> = open.collect();
+            follower.grow(topic.partitions.len());
+            owner.spawn("upkeep", upkeep::run(shared.clone(), None));
+            follower.load(open).await
+        };
         tokio::select! {
             biased;
-            loaded = follower.load(open) => loaded?,
+            loaded = loading => loaded?,
             () = timer => {
                 let text = "the table was not read to its end in time: give it more with load_timeout, or look why its brokers are slow.";
                 return Err(Error::new(ErrorKind::Timeout, text));
@@ -418,6 +425,14 @@ struct Follower<K, V> {
     value: Box<dyn Deserializer<V>>,
     skips_undecodable: bool,
     content: Arc<Content<K, V>>,
+}
+
+impl<K, V> Drop for Follower<K, V> {
+    fn drop(&mut self) {
+        // Where its task was ended by the client's close, nobody else says that nothing more comes. What was said before stays.
+        let by_its_owner = matches!(self.reader.shared.partitions().closed(), Some(None));
+        self.content.end((!by_its_owner).then(|| ReadError::Kafka(closed())));
+    }
 }
 
 impl<K, V> Follower<K, V>

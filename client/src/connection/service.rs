@@ -18,6 +18,7 @@ use tower::Service;
 
 use super::in_flight::RequestId;
 use super::wire::Wire;
+use crate::seam::spawner::Sleep;
 use crate::{Error, ErrorKind};
 
 /// Encodes a request once the broker's versions are known.
@@ -96,7 +97,7 @@ impl Service<Call> for Connection {
     }
 }
 
-fn closed() -> Error {
+pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the client has been closed.")
 }
 
@@ -107,7 +108,7 @@ pub(crate) trait Connect: Send + 'static {
     /// The error of a request that was due before there was a connection.
     fn too_late(&self, api: ApiKey) -> Error;
     /// A timer.
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<tokio::time::Sleep>>;
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<Sleep>>;
     /// The time.
     fn now(&self) -> Instant;
 }
@@ -185,7 +186,7 @@ fn given_up() -> Error {
 
 /// One timer for all deadlines of a connection.
 #[derive(Default)]
-struct Alarm(Option<Pin<Box<tokio::time::Sleep>>>);
+struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
     /// Ready when it is `at`; never, without a deadline.

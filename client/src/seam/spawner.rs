@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::task::{Context, Poll};
 use std::thread;
 
 use futures_util::future::{AbortHandle, Abortable};
+use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -39,6 +41,8 @@ struct Live {
     next: AtomicUsize,
     /// How to end each task; in the order they were started, so that an end is the same in every run.
     aborts: Mutex<BTreeMap<usize, AbortHandle>>,
+    /// All tasks have been ended; written under the lock of `aborts`, so that none that starts at the same moment is left out.
+    is_over: AtomicBool,
     parent: Option<Arc<Self>>,
 }
 
@@ -133,6 +137,9 @@ impl Spawner {
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
         let (abort, registration) = AbortHandle::new_pair();
         let guard = Ending::task(&self.live, abort.clone());
+        if self.live.any(|live| live.is_over.load(Ordering::Acquire)) {
+            abort.abort(); // whoever closes has counted on no more tasks
+        }
         let task = Abortable::new(task, registration);
         self.handle.spawn(async move {
             let _guard = guard;
@@ -153,9 +160,13 @@ impl Spawner {
         self.live.threads.load(Ordering::Acquire)
     }
 
-    /// Ends all tasks at their next await.
+    /// Ends all tasks at their next await, and those that are started from now on before their first.
     pub(crate) fn abort_tasks(&self) {
-        let aborts = self.live.aborts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let aborts = {
+            let aborts = self.live.aborts.lock().unwrap_or_else(PoisonError::into_inner);
+            self.live.is_over.store(true, Ordering::Release);
+            aborts.clone()
+        };
         for abort in aborts.values() {
             abort.abort();
         }
@@ -176,9 +187,18 @@ impl Spawner {
 
     /// Waits until `deadline`, also for a caller who is not on a tokio runtime.
     #[expect(clippy::disallowed_methods, reason = "the seam itself: the timer belongs to the client's runtime")]
-    pub fn sleep_until(&self, deadline: Instant) -> Pin<Box<tokio::time::Sleep>> {
+    pub fn sleep_until(&self, deadline: Instant) -> Pin<Box<Sleep>> {
         let _context = self.handle.enter();
-        Box::pin(tokio::time::sleep_until(deadline))
+        Box::pin(Sleep { timer: tokio::time::sleep_until(deadline), client: self.client().clone() })
+    }
+
+    /// Whether the client has been closed. (An owner that is closed goes on waiting for its own end.)
+    pub fn is_over(&self) -> bool {
+        self.client().is_over.load(Ordering::Acquire)
+    }
+
+    fn client(&self) -> &Arc<Live> {
+        self.live.parent.as_ref().unwrap_or(&self.live)
     }
 
     /// The time as the client's runtime has it.
@@ -192,6 +212,43 @@ impl Spawner {
 impl fmt::Debug for Spawner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spawner").field("inline", &self.is_inline()).field("live", &self.live).finish()
+    }
+}
+
+pin_project! {
+    /// A timer of the client's runtime. Once the client is closed it is over at once: its runtime may be gone, and tokio's own timer panics
+    /// when it is asked then.
+    #[derive(Debug)]
+    #[must_use = "a timer does nothing unless it is polled"]
+    pub struct Sleep {
+        #[pin]
+        timer: tokio::time::Sleep,
+        client: Arc<Live>,
+    }
+}
+
+impl Sleep {
+    /// When it ends.
+    pub fn deadline(&self) -> Instant {
+        self.timer.deadline()
+    }
+
+    /// It ends then instead.
+    pub fn reset(self: Pin<&mut Self>, deadline: Instant) {
+        if !self.client.is_over.load(Ordering::Acquire) {
+            self.project().timer.reset(deadline);
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.client.is_over.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        self.project().timer.poll(cx)
     }
 }
 
@@ -247,6 +304,11 @@ impl Drop for Ending {
 impl Live {
     fn counter(&self, task: bool) -> &AtomicUsize {
         if task { &self.tasks } else { &self.threads }
+    }
+
+    /// Whether it is so of the owner, or of the client.
+    fn any(&self, look: impl Fn(&Self) -> bool) -> bool {
+        look(self) || self.parent.as_deref().is_some_and(look)
     }
 
     /// Visits the owner's count and the client's.

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use milena_client::{Action, Backoff, Broker, Error, ErrorKind, Link, RefreshReason, TopicPartition, Wire, action_for};
+use milena_client::{
+    Action, Backoff, Broker, Error, ErrorKind, Link, RefreshReason, Sleep, TopicPartition, Wire, action_for,
+};
 use milena_protocol::fetch::{
     self, Fetch, FetchEvent, FetchParser, FetchPartition, FetchTopic, FetchedPartition, ForgottenTopic,
 };
@@ -50,6 +52,7 @@ pub(crate) async fn run(shared: Arc<Shared>, broker: i32, bell: Arc<Notify>) {
         backoff: Backoff::RETRY,
         in_vain: Backoff::RETRY,
         early: 0,
+        full_requests: 0,
         rng: shared.link.rng(&format!("fetch-{broker}")),
         shared,
     };
@@ -106,6 +109,8 @@ struct Fetcher {
     in_vain: Backoff,
     /// Answers in a row that had nothing and came long before `max_wait`.
     early: u32,
+    /// How many requests have named all partitions.
+    full_requests: usize,
     rng: fastrand::Rng,
 }
 
@@ -280,10 +285,23 @@ impl Fetcher {
             let all = wanted.partitions.keys().chain(request.forget.iter().map(|(slot, _)| slot));
             all.map(|slot| (*slot, partitions.tp(*slot).clone())).collect()
         };
-        let mut topics: BTreeMap<(&str, Uuid), Vec<FetchPartition>> = BTreeMap::new();
-        for slot in &request.send {
+        // A broker fills its answer in the order in which it is asked, and sends only the first partition more than its limit. In a session
+        // it takes turns itself.
+        let mut send = request.send;
+        if request.id == 0 && !send.is_empty() {
+            let first = self.full_requests % send.len();
+            send.rotate_left(first);
+            self.full_requests += 1;
+        }
+        let mut topics: Vec<FetchTopic<'_>> = Vec::new();
+        let mut places: BTreeMap<(&str, Uuid), usize> = BTreeMap::new();
+        for slot in &send {
             let (asked, tp) = (wanted.partitions[slot].0, &names[slot]);
-            topics.entry((&tp.topic, asked.topic_id)).or_default().push(FetchPartition {
+            let at = *places.entry((&tp.topic, asked.topic_id)).or_insert_with(|| {
+                topics.push(FetchTopic { topic: &tp.topic, topic_id: asked.topic_id, partitions: Vec::new() });
+                topics.len() - 1
+            });
+            topics[at].partitions.push(FetchPartition {
                 partition: tp.partition,
                 leader_epoch: asked.leader_epoch,
                 offset: asked.offset,
@@ -296,10 +314,6 @@ impl Fetcher {
             let tp = &names[slot];
             forgotten.entry((&tp.topic, *topic_id)).or_default().push(tp.partition);
         }
-        let topics: Vec<FetchTopic<'_>> = topics
-            .into_iter()
-            .map(|((topic, topic_id), partitions)| FetchTopic { topic, topic_id, partitions })
-            .collect();
         let forgotten: Vec<ForgottenTopic<'_>> = forgotten
             .into_iter()
             .map(|((topic, topic_id), partitions)| ForgottenTopic { topic, topic_id, partitions })
@@ -479,7 +493,14 @@ impl Fetcher {
             response.current = None;
             return;
         }
-        match response.aborted.hides(&batch) {
+        let hides = response.aborted.hides(&batch).and_then(|hides| {
+            // Nobody will open it: its header alone says how far it goes.
+            if hides && self.shared.config.check_crcs {
+                batch.verify_crc()?;
+            }
+            Ok(hides)
+        });
+        match hides {
             Ok(false) => response.arrived.push((slot, generation, Arrived::Batch(batch))),
             Ok(true) => {
                 self.shared.budget.free(batch.len() as i64);
@@ -699,7 +720,7 @@ impl Fetcher {
 }
 
 /// Ready with an error once the request is past its deadline.
-fn timed_out<T>(timer: Pin<&mut tokio::time::Sleep>, cx: &mut Context<'_>, broker: i32) -> Poll<Result<T, Error>> {
+fn timed_out<T>(timer: Pin<&mut Sleep>, cx: &mut Context<'_>, broker: i32) -> Poll<Result<T, Error>> {
     timer.poll(cx).map(|()| {
         let text = "the broker did not answer in time when it was asked for records: it may be overloaded or frozen, or the network is cut. \
                     Look at its log. The records are fetched again on a new connection.";

@@ -20,6 +20,7 @@ use super::fetch_loop;
 use super::offsets::{self, Found, Place};
 use crate::StartAt;
 use crate::partitions::{LookUp, Picture, SlotId, Stand, Whereabouts};
+use crate::reader::closed;
 use crate::shared::Shared;
 
 /// How often the picture of the cluster is asked for while a partition has no leader in it. (The client coalesces and backs off.)
@@ -340,8 +341,9 @@ impl Upkeep {
 
 impl Drop for Upkeep {
     fn drop(&mut self) {
-        // It lives as long as the consumer.
+        // It lives as long as the consumer, or as its client, if that is closed first: then nobody would wake a read.
         self.shared.signals.events.close();
+        self.shared.change(|partitions| partitions.close(Some(closed())));
     }
 }
 

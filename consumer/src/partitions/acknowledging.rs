@@ -25,7 +25,8 @@ impl Partitions {
         let id = run.batch.origin.slot;
         let slot = &mut self.slots[id as usize];
         slot.acks.cut_run(run.id, offset, run.records.clone(), end);
-        if slot.generation == run.batch.generation {
+        // Also when what is queued is not good any more: these are the records that the user has. (Not after a seek.)
+        if slot.given.take_if(|(given, _)| *given == run.id).is_some() {
             slot.position = offset;
         }
         self.acknowledged(id);

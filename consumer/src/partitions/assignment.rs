@@ -26,7 +26,7 @@ impl Partitions {
             (slot.preferred, slot.leader_only_until, slot.trouble, slot.reset) = (None, None, None, None);
             // What the group has committed belongs to the topic that is there now.
             slot.topic_id = Uuid::nil();
-            slot.position = -1;
+            (slot.position, slot.given) = (-1, None);
             // Nothing to commit before it is known where reading starts.
             slot.acks = Acks::new(-1);
             slot.gauges = gauges;

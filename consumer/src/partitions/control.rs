@@ -69,8 +69,9 @@ impl Partitions {
         let slot = &self.slots[*self.by_name.get(tp)? as usize];
         (slot.tenure != Tenure::Released).then(|| PartitionState {
             // Of one that is being given up no record comes next; and what was handed out of it may have been taken back unseen.
-            position: (has_position(&slot.stand) && slot.tenure == Tenure::Assigned && slot.position >= 0)
-                .then_some(slot.position),
+            position: (has_position(&slot.stand) && slot.tenure == Tenure::Assigned)
+                .then(|| slot.position())
+                .filter(|position| *position >= 0),
             high_watermark: slot.high_watermark,
             last_stable_offset: slot.last_stable,
             log_start_offset: slot.log_start,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Partitions, Policy, Queued, Slot, SlotId, Stand, Tenure, Trouble, Wanted, Watermarks, has_position};
+use crate::deadline::after;
 use crate::events::ConsumerEvent;
 use crate::fetch::session::Asked;
 
@@ -26,6 +27,10 @@ pub(crate) struct Whereabouts {
     /// Why it cannot be read: a code, or `Some(None)` if no broker has said anything about the topic yet.
     pub(crate) trouble: Option<Option<ErrorCode>>,
 }
+
+/// After so long without another word, a topic of which others said that it is gone is there: the first word of all may have been that of
+/// a broker with old news. Longer than a broker that is cut off stays one of the cluster (`broker.session.timeout.ms`, 9 s).
+const BELIEVED_AFTER: Duration = Duration::from_secs(30);
 
 /// What follows from it.
 #[derive(Debug, Default)]
@@ -74,14 +79,24 @@ impl Partitions {
         let mut told = Vec::new();
         for (id, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.tenure == Tenure::Assigned) {
             let mut found = whereabouts(&slot.tp);
-            if slot.gone_ids.contains(&found.topic_id) {
-                // A broker that has not heard of the new topic yet.
-                (found.topic_id, found.leader) = (slot.topic_id, None);
-            } else if !found.topic_id.is_nil() && found.topic_id != slot.topic_id {
+            if found.topic_id == slot.topic_id {
+                slot.back_since = None;
+            } else if let Some(at) = slot.gone_ids.iter().position(|id| *id == found.topic_id) {
+                let believe_at = *slot.back_since.get_or_insert(now) + BELIEVED_AFTER;
+                if now >= believe_at {
+                    slot.gone_ids.remove(at);
+                } else {
+                    // A broker that has not heard of the new topic yet.
+                    (found.topic_id, found.leader) = (slot.topic_id, None);
+                    picture.look_again_at = picture.look_again_at.into_iter().chain([believe_at]).min();
+                }
+            }
+            if !found.topic_id.is_nil() && found.topic_id != slot.topic_id {
                 let old = std::mem::replace(&mut slot.topic_id, found.topic_id);
                 if !old.is_nil() {
                     (slot.high_watermark, slot.last_stable, slot.log_start) = (None, None, None);
                     slot.gone_ids.push(old);
+                    slot.back_since = None;
                     recreated.push((id as SlotId, old));
                 }
             }
@@ -103,14 +118,14 @@ impl Partitions {
                 (Some(code), trouble) => {
                     // What nobody can mend by waiting is told at once.
                     let may_pass = code.is_none_or(ErrorCode::is_retriable);
-                    let tell_at = if may_pass { now + patience } else { now };
+                    let tell_at = if may_pass { after(now, patience) } else { now };
                     *trouble = Some(Trouble { code, tell_at, is_told: false });
                 }
             }
             if let Some(trouble) = &mut slot.trouble {
                 if trouble.tell_at <= now {
                     // For as long as it lasts: whoever waits for records must not take it for a topic without any.
-                    trouble.tell_at = now + patience;
+                    trouble.tell_at = after(now, patience);
                     let is_news = !std::mem::replace(&mut trouble.is_told, true);
                     told.push((id as SlotId, is_news, unavailable(trouble.code, patience)));
                 }
@@ -123,8 +138,9 @@ impl Partitions {
         for (id, is_news, mut error) in told {
             let slot = &self.slots[id as usize];
             let tp = slot.tp.clone();
-            if has_position(&slot.stand) && slot.position >= 0 {
-                error = error.with_offset(slot.position);
+            let position = slot.position();
+            if has_position(&slot.stand) && position >= 0 {
+                error = error.with_offset(position);
             }
             if is_news {
                 self.signals.events.tell(ConsumerEvent::Unavailable { partition: tp.clone() });
@@ -167,7 +183,10 @@ impl Partitions {
                 if epoch >= 0 && slot.validated != leader_epoch {
                     wanted.unvalidated.push((id as SlotId, slot.generation));
                 }
-                wanted.leader_only |= slot.leader_only_until.is_some_and(|until| until > now);
+                // A leader that names a nearer follower looks at nothing else, and a follower is not asked about epochs: what a new
+                // leader has cut off is found by a fetch that stays with it.
+                let is_unvalidated = leader == broker && epoch >= 0 && slot.validated != leader_epoch;
+                wanted.leader_only |= is_unvalidated || slot.leader_only_until.is_some_and(|until| until > now);
                 let asked = Asked {
                     topic_id: slot.topic_id,
                     offset: slot.fetch_offset,
@@ -263,8 +282,8 @@ impl Partitions {
     /// The largest lag of any partition, and the smallest lead, in records.
     pub(crate) fn worst_places(&self) -> (Option<i64>, Option<i64>) {
         let known = || self.slots.iter().filter(|slot| slot.tenure == Tenure::Assigned && has_position(&slot.stand));
-        let lags = known().filter_map(|slot| Some((slot.end(self.isolation)? - slot.position).max(0)));
-        let leads = known().filter_map(|slot| Some((slot.position - slot.log_start?).max(0)));
+        let lags = known().filter_map(|slot| Some((slot.end(self.isolation)? - slot.position()).max(0)));
+        let leads = known().filter_map(|slot| Some((slot.position() - slot.log_start?).max(0)));
         (lags.max(), leads.min())
     }
 
@@ -309,5 +328,39 @@ impl Partitions {
     /// The reader, if it waits: to be woken without the lock.
     pub(crate) fn take_reader(&mut self) -> Option<Waker> {
         self.reader.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::PartitionGauges;
+    use crate::{IsolationLevel, OffsetReset};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The first broker that is asked may be behind the others: then the topic that is there comes to be taken for the one that is gone.
+    #[test]
+    fn a_topic_that_was_taken_for_gone_is_believed_in_when_nobody_says_otherwise_for_long() {
+        let mut partitions = Partitions::new(1 << 20, false, IsolationLevel::ReadUncommitted, Arc::default());
+        let tp = TopicPartition::new("t", 0);
+        partitions.assign([(tp.clone(), Stand::Fetching, PartitionGauges::default())]);
+        let policy = Policy { reset: OffsetReset::Earliest, now_ms: 0 };
+        #[expect(clippy::disallowed_methods, reason = "a moment to count from")]
+        let began = Instant::now();
+        let (now_there, gone) = (Uuid::from_u128(2), Uuid::from_u128(1));
+        let mut tell = |topic_id: Uuid, after: Duration| {
+            let found = |_: &TopicPartition| Whereabouts { topic_id, leader: Some((1, 0)), trouble: None };
+            let picture = partitions.on_metadata(found, (began + after, SECOND * 60), policy);
+            (picture.is_leader_missing, partitions.slots[0].topic_id)
+        };
+        assert_eq!(tell(now_there, Duration::ZERO), (false, now_there));
+        assert_eq!(tell(gone, SECOND), (false, gone), "a broker with old news is the last word");
+        assert_eq!(tell(now_there, SECOND * 2), (true, gone));
+        assert_eq!(tell(gone, SECOND * 20), (false, gone), "and once more");
+        for second in 21..51 {
+            assert_eq!(tell(now_there, SECOND * second), (true, gone), "not for long enough");
+        }
+        assert_eq!(tell(now_there, SECOND * 51), (false, now_there));
     }
 }

@@ -23,8 +23,8 @@ mod positions;
 mod reading;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use milena_client::{Error, TopicPartition};
@@ -38,7 +38,7 @@ use crate::acks::{Acks, RunId};
 use crate::events::{Events, ResetReason};
 use crate::fetch::session::Asked;
 use crate::metrics::PartitionGauges;
-use crate::records::{Held, Origin};
+use crate::records::{Held, OpenBatch, Origin};
 use crate::{IsolationLevel, OffsetReset, StartAt};
 use epochs::Epochs;
 pub(crate) use fetching::{Picture, Whereabouts};
@@ -128,6 +128,8 @@ pub(crate) struct Slot {
     fetch_offset: i64,
     /// The next offset to hand out.
     position: i64,
+    /// The run whose records are given one by one, and its batch, which knows how far that is.
+    given: Option<(RunId, Weak<OpenBatch>)>,
     queue: VecDeque<Queued>,
     queued_bytes: i64,
     is_ready: bool,
@@ -150,6 +152,8 @@ pub(crate) struct Slot {
     topic_id: Uuid,
     /// Ids of topics of that name that are gone: a broker that still tells of them has old news.
     gone_ids: Vec<Uuid>,
+    /// Since when brokers have told of one of them, and of nothing else.
+    back_since: Option<Instant>,
     /// Why the cluster does not let it be read, since when, and whether the user knows.
     trouble: Option<Trouble>,
     high_watermark: Option<i64>,
@@ -178,13 +182,24 @@ impl Slot {
         Some(self.preferred.map_or(leader, |(replica, _)| replica))
     }
 
+    /// The next offset for the user. Behind it by a record where a stream gives one at the same moment; exact once its batch is let go.
+    fn position(&self) -> i64 {
+        let given = self.given.as_ref().and_then(|(_, batch)| batch.upgrade());
+        given.map_or(self.position, |batch| self.position.max(batch.next_given()))
+    }
+
+    /// Brings the position up to the records that have been given one by one.
+    fn note_given(&mut self) {
+        self.position = self.position();
+    }
+
     /// Brings the metrics up to date.
     fn show_place(&self, isolation: IsolationLevel) {
         if let Some(end) = self.end(isolation) {
-            self.gauges.lag.set((end - self.position).max(0));
+            self.gauges.lag.set((end - self.position()).max(0));
         }
         if let Some(start) = self.log_start {
-            self.gauges.lead.set((self.position - start).max(0));
+            self.gauges.lead.set((self.position() - start).max(0));
         }
     }
 
@@ -352,6 +367,7 @@ impl Partitions {
             paused: false,
             fetch_offset: 0,
             position: 0,
+            given: None,
             queue: VecDeque::new(),
             queued_bytes: 0,
             is_ready: false,
@@ -366,6 +382,7 @@ impl Partitions {
             rest_until: None,
             topic_id: Uuid::nil(),
             gone_ids: Vec::new(),
+            back_since: None,
             trouble: None,
             high_watermark: None,
             last_stable: None,
@@ -392,6 +409,7 @@ impl Partitions {
     /// Fetched bytes of the partition are worth nothing any more.
     fn invalidate(&mut self, id: SlotId) {
         let slot = &mut self.slots[id as usize];
+        slot.note_given();
         slot.generation += 1;
         self.dropped += slot.queued_bytes;
         slot.queued_bytes = 0;
@@ -403,6 +421,7 @@ impl Partitions {
     pub(crate) fn forget_runs(&mut self, id: SlotId) {
         let slot = &mut self.slots[id as usize];
         slot.acks.forget_runs();
+        slot.given = None;
         if self.lent.is_some_and(|(lent, _)| lent == id) {
             self.lent = None;
         }
@@ -449,6 +468,17 @@ impl Partitions {
     pub(crate) fn tp(&self, id: SlotId) -> &TopicPartition {
         &self.slots[id as usize].tp
     }
+}
+
+/// In which way records are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HandOut {
+    /// All at once.
+    Whole,
+    /// One by one, borrowed: `recv`.
+    Lend,
+    /// One by one, owned: streams.
+    Give,
 }
 
 /// See [`Partitions::hold_state`].

@@ -97,6 +97,7 @@ impl Partitions {
     /// The log does not have the offset that was asked for. What was fetched before it is handed out first: false until then.
     pub(crate) fn out_of_range(&mut self, id: SlotId, generation: u32, asked: i64) -> bool {
         let slot = &mut self.slots[id as usize];
+        slot.note_given();
         let is_next = slot.stand == Stand::Fetching && (slot.fetch_offset, slot.position) == (asked, asked);
         if slot.generation != generation || !is_next {
             return false;
@@ -180,6 +181,7 @@ impl Partitions {
             return None;
         }
         let slot = &mut self.slots[id as usize];
+        slot.note_given();
         let parted = slot.epochs.parted(epoch, end).min(slot.fetch_offset);
         tracing::warn!(tp = %slot.tp, position = slot.position, fetched_to = slot.fetch_offset, parted, "the log was truncated");
         let position = slot.position;
@@ -222,7 +224,7 @@ impl Partitions {
 
     fn stick_truncated(&mut self, id: SlotId, generation: u32, parted: (i64, i32)) -> Option<Waker> {
         let slot = &self.slots[id as usize];
-        let error = truncated(slot.position, parted).with_topic_partition(slot.tp.clone());
+        let error = truncated(slot.position(), parted).with_topic_partition(slot.tp.clone());
         self.stick(id, generation, error)
     }
 
@@ -259,7 +261,7 @@ impl Partitions {
         let slot = &self.slots[id as usize];
         let (partition, new, stand) = (slot.tp.clone(), slot.topic_id, slot.stand.clone());
         let has_position = matches!(stand, Stand::Fetching | Stand::AwaitValidation | Stand::AwaitLogStart(_));
-        let position = has_position.then_some(slot.position);
+        let position = has_position.then_some(slot.position());
         tracing::warn!(tp = %partition, %old, %new, "the topic was deleted and made anew");
         self.signals.events.tell(ConsumerEvent::TopicRecreated { partition, old, new, position });
         if !has_position {
@@ -296,7 +298,7 @@ impl Partitions {
             }
             None => {
                 let slot = &self.slots[id as usize];
-                let error = error(slot.position).with_topic_partition(slot.tp.clone());
+                let error = error(slot.position()).with_topic_partition(slot.tp.clone());
                 self.stick(id, slot.generation, error)
             }
         }

@@ -6,13 +6,15 @@ use std::task::Waker;
 use milena_client::{Error, TopicPartition};
 use milena_protocol::records::RawBatch;
 
-use super::{HoldState, Partitions, Queued, SlotId, Taken, TakenBatch};
+use super::{HandOut, HoldState, Partitions, Queued, SlotId, Taken, TakenBatch};
 use crate::acks::RunId;
+use crate::owned::SharedRun;
 use crate::records::OpenBatch;
 
-/// When the batch's first record was written. A broker that stamps records leaves the writer's time there, and its own as the latest.
+/// When the batch's first record was written. A broker that stamps records leaves the writer's time there, and its own as the latest;
+/// compaction puts the time there at which tombstones may go (KIP-534).
 fn first_timestamp(raw: &RawBatch) -> i64 {
-    if raw.is_log_append_time() { raw.max_timestamp() } else { raw.base_timestamp() }
+    if raw.is_log_append_time() || raw.has_delete_horizon() { raw.max_timestamp() } else { raw.base_timestamp() }
 }
 
 impl Partitions {
@@ -43,7 +45,7 @@ impl Partitions {
     /// The timestamp of the batch that holds the next record, or of the last one before it.
     pub(crate) fn next_timestamp(&self, tp: &TopicPartition) -> Option<i64> {
         let slot = &self.slots[*self.by_name.get(tp)? as usize];
-        let known = slot.taken.filter(|taken| slot.position < taken.next_offset).map(|taken| taken.first);
+        let known = slot.taken.filter(|taken| slot.position() < taken.next_offset).map(|taken| taken.first);
         let queued = || match slot.queue.front()? {
             Queued::Raw(raw) => Some(first_timestamp(raw)),
             Queued::Hole(_) | Queued::Begun(..) | Queued::Trouble(_) => None,
@@ -128,7 +130,7 @@ impl Partitions {
 
     /// Records up to `to` are handed out, one by one (`lend`) or all at once. `None` if the partition has been sought or revoked
     /// since they were taken.
-    pub(crate) fn hand_out(&mut self, batch: &Arc<OpenBatch>, to: i64, lend: bool) -> Option<RunId> {
+    pub(crate) fn hand_out(&mut self, batch: &Arc<OpenBatch>, to: i64, how: HandOut) -> Option<RunId> {
         let (id, generation) = (batch.origin.slot, batch.generation);
         let slot = &mut self.slots[id as usize];
         if slot.generation != generation {
@@ -138,17 +140,28 @@ impl Partitions {
         self.next_run += 1;
         if self.tracks_acks {
             // Weak: what the user has dropped needs no memory here.
-            let claim: Option<Weak<OpenBatch>> = (!lend).then(|| Arc::downgrade(batch));
+            let claim: Option<Weak<OpenBatch>> = (how != HandOut::Lend).then(|| Arc::downgrade(batch));
             slot.acks.hand_out(run, to, batch.batch.leader_epoch(), claim);
         }
-        if lend {
+        match how {
             // The position follows the records, one by one.
-            self.lent = Some((id, run));
-        } else {
+            HandOut::Lend => self.lent = Some((id, run)),
+            HandOut::Give => slot.given = Some((run, Arc::downgrade(batch))),
+            HandOut::Whole => {
+                slot.position = to;
+                slot.show_place(self.isolation);
+            }
+        }
+        Some(run)
+    }
+
+    /// All records of the run have been given, and its batch ends at `to`.
+    pub(crate) fn end_given(&mut self, run: &SharedRun, to: i64) {
+        let slot = &mut self.slots[run.batch.origin.slot as usize];
+        if slot.given.take_if(|(given, _)| *given == run.id).is_some() {
             slot.position = to;
             slot.show_place(self.isolation);
         }
-        Some(run)
     }
 
     /// Offsets up to `to` hold nothing for the user.

@@ -108,6 +108,15 @@ async fn a_damaged_batch() {
     assert!(matches!(cause, BatchError::Crc { base_offset: 5, .. }));
 }
 
+/// One bit makes a marker of it, and markers are passed over unread.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_header_that_hides_records() {
+    let world = spoiled(|bytes| bytes[ATTRIBUTES] |= 0x20).await;
+    let (kind, cause) = check_batch(world.reader("t", 0..2), 5, 10).await;
+    assert_eq!(kind, ErrorKind::Malformed);
+    assert!(matches!(cause, BatchError::Crc { base_offset: 5, .. }));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_decompresses_beyond_the_limit() {
     let world = with_middle(batch(5..205, Compression::Lz4)).await;

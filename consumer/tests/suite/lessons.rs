@@ -148,6 +148,23 @@ async fn lesson_35_no_aborted_record_is_delivered_however_the_list_of_transactio
     }
 }
 
+/// What is aborted is dropped by its header alone, so that header must be right: it says how far the batch goes.
+#[tokio::test(start_paused = true)]
+async fn the_header_of_an_aborted_batch_is_checked_before_it_is_passed() {
+    let world = World::new(cluster(1)).await;
+    append(&world, &transactional(7, 0, 0..3, Compression::None));
+    end(&world, 7, false);
+    world.write("t", 0, 4..10).await;
+    // The last offset delta, one high bit: the batch seems to reach far behind all that follows.
+    assert!(world.cluster.spoil("t", 0, 0, |bytes| bytes[24] |= 0x40));
+    let mut consumer = committed(&world).offset_reset(OffsetReset::Latest).build().await.unwrap();
+    let error = within("the error", consumer.recv()).await.unwrap_err();
+    assert_eq!((error.kind(), error.offset()), (ErrorKind::Malformed, Some(0)), "{error}");
+    consumer.handle().seek(&tp("t", 0), StartAt::Offset(4)).unwrap();
+    assert_eq!(read(&mut consumer, 6).await.values("t", 0), [4, 5, 6, 7, 8, 9]);
+    assert_eq!(consumer.handle().try_next_event(), None, "nothing was reset");
+}
+
 #[tokio::test(start_paused = true)]
 async fn lesson_36_a_marker_of_a_producer_without_records_here_hides_nothing_that_follows() {
     let world = World::new(cluster(1)).await;
@@ -189,6 +206,33 @@ async fn lesson_37_answers_full_of_aborted_records_are_passed_also_compressed_on
         assert!(fetches(&world) < 30, "no request for nothing: {}", fetches(&world));
         assert_eq!(handle.try_next_event(), None);
     }
+}
+
+/// A full answer begins with the first partition that is asked for, and only that one may have more than its limit.
+#[tokio::test(start_paused = true)]
+async fn without_sessions_each_partition_is_the_first_one_in_turn() {
+    let (world, between) = Between::start(Cluster::builder().brokers(1).topic("t", 3)).await;
+    between.alter_fetches(|_, _, answer| answer.session_id = 0);
+    let batch = |at: i64, bytes: usize| {
+        let mut builder = BatchBuilder::new(vec![0; 64 << 10], 0);
+        let text = format!("{at:0bytes$}");
+        builder.append(1000, None, Some(text.as_bytes()), &[]).unwrap();
+        let mut sealed = builder.seal();
+        sealed.stamp(ProducerStamp::NONE);
+        Bytes::copy_from_slice(sealed.bytes())
+    };
+    for n in 0..200 {
+        world.cluster.append("t", 0, &batch(n, 3000)).unwrap();
+        world.cluster.append("t", 1, &batch(n, 3000)).unwrap();
+    }
+    world.cluster.append("t", 2, &batch(0, 20_000)).unwrap();
+    let limited = world.reader("t", 0..3).max_partition_bytes(4096).max_bytes(10_000);
+    let mut consumer = limited.build().await.unwrap();
+    let seen = read(&mut consumer, 60).await;
+    assert_eq!(seen.offsets("t", 2), [0], "what is larger than the limit arrives all the same");
+    let counts = [seen.offsets("t", 0).len(), seen.offsets("t", 1).len()];
+    assert!(counts.iter().all(|count| *count > 15), "in turn: {counts:?}");
+    assert_eq!(read(&mut consumer, 341).await.count(), 341);
 }
 
 /// What each Fetch request says of its session: id, epoch, partitions named.

@@ -7,6 +7,7 @@ mod common;
 
 mod bad_input;
 mod between;
+mod closing;
 mod forms;
 mod gates;
 mod groups;

@@ -2,13 +2,15 @@
 //! followers that are read, budgets that are used up. In virtual time.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use crate::common::{Seen, World, tp, within};
-use milena_client::ErrorKind;
+use crate::common::{Seen, World, batch_of, tp, within};
+use futures_util::{Stream, StreamExt};
+use milena_client::{Error, ErrorKind};
 use milena_consumer::{
     ConsumerEvent, LogTruncation, OffsetGone, OffsetReset, PartitionConsumer, PartitionConsumerBuilder, ResetReason,
-    StartAt,
+    SharedRecord, StartAt,
 };
 use milena_testkit::{Api, Cluster, ClusterBuilder, ErrorCode, Reaction};
 
@@ -108,6 +110,64 @@ async fn what_was_fetched_and_is_truncated_before_it_is_handed_out_is_not_handed
     assert_eq!(seen.values("t", 0), expected);
     assert_eq!(seen.offsets("t", 0), (0..50).collect::<Vec<_>>());
     assert_eq!(consumer.handle().try_next_event(), None, "nothing that anybody has seen is gone");
+}
+
+/// A stream has given half a batch when the log is cut behind that batch: the other half is still there, and is given.
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_behind_the_record_that_it_gave_last_and_not_behind_its_batch() {
+    for is_split in [false, true] {
+        let world = diverging(Cluster::builder()).await;
+        let mut consumer = earliest(&world).build().await.unwrap();
+        let handle = consumer.handle();
+        let mut parted;
+        let mut stream: Pin<Box<dyn Stream<Item = Result<SharedRecord, Error>> + '_>> = if is_split {
+            parted = consumer.split();
+            Box::pin(parted.take_streams().remove(0))
+        } else {
+            Box::pin(consumer.stream())
+        };
+        let mut offsets = Vec::new();
+        for n in 0..50 {
+            if n == 5 {
+                assert_eq!(handle.position(&tp("t", 0)), Some(5), "behind the record, not behind the batch");
+                assert_eq!(handle.lag(&tp("t", 0)), Some(15));
+                lose_and_write(&world, 100..140).await;
+                pass(SECOND).await;
+            }
+            let record = within("a record", stream.next()).await.unwrap().unwrap();
+            offsets.push((record.offset(), std::str::from_utf8(record.value().unwrap()).unwrap().parse().unwrap()));
+        }
+        let expected: Vec<(i64, i64)> = (0..50).zip((0..10).chain(100..140)).collect();
+        assert_eq!(offsets, expected, "split: {is_split}");
+        assert_eq!(handle.try_next_event(), None, "nothing that anybody has seen is gone");
+    }
+}
+
+/// The leader names the follower in the reader's rack before it looks at its log, so it says nothing of what it has cut off.
+#[tokio::test(start_paused = true)]
+async fn a_truncation_is_found_before_a_follower_of_the_new_leader_is_read() {
+    let world = World::new(Cluster::builder().brokers(3).racks(["a", "b", "c"]).topic("t", 1)).await;
+    world.cluster.move_leader("t", 0, 1);
+    world.write("t", 0, 0..10).await;
+    for behind in [2, 3] {
+        world.cluster.hold_follower("t", 0, behind);
+        world.cluster.drop_from_isr("t", 0, behind);
+    }
+    world.write("t", 0, 10..20).await;
+    let mut consumer = earliest(&world).rack("c").build().await.unwrap();
+    assert_eq!(read(&mut consumer, 20).await.offsets("t", 0), (0..20).collect::<Vec<_>>());
+    // Broker 2 is elected without the last ten, and broker 3 is in sync with it before it is asked.
+    let handle = consumer.handle();
+    handle.pause(&[tp("t", 0)]);
+    world.cluster.elect_unclean("t", 0, 2);
+    world.cluster.release_follower("t", 0, 3);
+    world.write("t", 0, 100..140).await;
+    pass(WAIT).await;
+    assert!(world.cluster.partition_info("t", 0).isr.contains(&3));
+    handle.resume(&[tp("t", 0)]);
+    assert_eq!(read(&mut consumer, 40).await.values("t", 0), (100..140).collect::<Vec<_>>());
+    let event = consumer.handle().try_next_event();
+    assert!(matches!(event, Some(ConsumerEvent::Truncated { from: 20, to: Some(10), .. })), "{event:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -553,6 +613,26 @@ async fn lag_in_time_is_that_of_the_next_record_and_nothing_at_the_end() {
         lags.push(lag().unwrap());
     }
     assert_eq!(lags, [9000, 8990, 8990, 0]);
+}
+
+/// Where a tombstone is left, compaction writes into the header when it may go, and that lies in the future (KIP-534).
+#[tokio::test(start_paused = true)]
+async fn lag_in_time_is_not_that_of_a_delete_horizon() {
+    let compacted = Cluster::builder().brokers(1).topic_with("t", 1, [("cleanup.policy", "compact")]);
+    let world = World::new(compacted).await;
+    world.write_batch("t", 0, batch_of(&[(Some(b"ada"), Some(b"1"))])).await;
+    world.write_batch("t", 0, batch_of(&[(Some(b"bob"), None), (Some(b"cyd"), Some(b"2"))])).await;
+    world.write_batch("t", 0, batch_of(&[(Some(b"dan"), Some(b"3"))])).await;
+    world.cluster.compact("t");
+    let mut consumer = world.reader("t", 0..1).max_poll_records(1).build().await.unwrap();
+    pass(SECOND).await;
+    let handle = consumer.handle();
+    let mut lags = Vec::new();
+    for _ in 0..4 {
+        assert_eq!(within("records", consumer.poll(WAIT)).await.unwrap().len(), 1);
+        lags.push(handle.lag_time(&tp("t", 0)).unwrap().is_zero());
+    }
+    assert_eq!(lags, [false, false, false, true]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use milena_client::protocol::records::{BatchBuilder, ProducerStamp};
 use milena_client::serde::Text;
 use milena_client::{Client, ErrorKind};
 use milena_consumer::{CompactedTable, CompactedTableBuilder, IsolationLevel, ReadError};
-use milena_testkit::{Api, Cluster, ClusterBuilder};
+use milena_testkit::{Api, Cluster, ClusterBuilder, Reaction};
 
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -74,6 +74,20 @@ async fn an_empty_topic_is_loaded_at_once_and_followed() {
     assert!(table.is_empty());
     table.close(WAIT).await.unwrap();
     assert!(within("the end", changes.next()).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "virtual time")]
+async fn loading_ends_in_its_own_time_whoever_does_not_answer() {
+    for seconds in [5, 200] {
+        let world = World::new(cluster(1)).await;
+        put(&world, 0, "ada", Some("1")).await;
+        world.cluster.faults().when(Api::ListOffsets).always().optional().then(Reaction::Drop);
+        let began = tokio::time::Instant::now();
+        let loading = builder(&world.client).load_timeout(Duration::from_secs(seconds)).load();
+        assert_eq!(loading.await.unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(began.elapsed().as_secs(), seconds);
+    }
 }
 
 #[tokio::test(start_paused = true)]

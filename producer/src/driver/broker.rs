@@ -16,8 +16,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use milena_client::{Backoff, Error, RefreshReason, RequestId, Wire};
-use tokio::time::{Instant, Sleep};
+use milena_client::{Backoff, Error, RefreshReason, RequestId, Sleep, Wire};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::accumulator::Part;

@@ -64,6 +64,11 @@ impl ParkedFetch {
         }
         let (log, end) = (&found.log, found.end_of(broker));
         let high_watermark = log.high_watermark().min(end);
+        // Before the log is looked at, and instead of it (`ReplicaManager.readFromLog`): not even epochs are compared.
+        let preferred = if is_leader { self.preferred(state, found, broker, wanted.offset) } else { None };
+        if preferred.is_some() {
+            return Ok(Replica { log, high_watermark, preferred, diverging: None });
+        }
         if wanted.last_fetched_epoch >= 0 {
             let (epoch, end) = log.end_of_epoch(wanted.last_fetched_epoch);
             if (epoch, end) == (-1, -1) {
@@ -76,8 +81,7 @@ impl ParkedFetch {
         if wanted.offset < log.start() || wanted.offset > end {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
-        let preferred = if is_leader { self.preferred(state, found, broker, wanted.offset) } else { None };
-        Ok(Replica { log, high_watermark, preferred, diverging: None })
+        Ok(Replica { log, high_watermark, preferred: None, diverging: None })
     }
 
     /// The follower in sync in the reader's rack that has the most, if the leader is in another one.
@@ -92,7 +96,10 @@ impl ParkedFetch {
         }
         let near = partition.replicas.iter().copied().filter(|id| {
             // Out of sync it may never get what the reader asks for (`findPreferredReadReplica`).
-            partition.isr.contains(id) && is_near(id) && partition.end_of(*id) >= offset
+            partition.isr.contains(id)
+                && is_near(id)
+                && partition.end_of(*id) >= offset
+                && partition.log.start() <= offset
         });
         // The first of those that have equally much.
         near.rev().max_by_key(|id| partition.end_of(*id))
