@@ -226,8 +226,9 @@ impl Shared {
         }
         state.on_linger_over(None);
         let is_idle = state.is_idle();
-        // It may be in the old broker's queue as well, which skips what is not its own.
-        state.queued |= !is_idle;
+        // It may be in the old broker's queue as well, which skips what is not its own, and so does not count: also an idle partition may,
+        // whose batches have ended there unsent.
+        state.queued = !is_idle;
         drop(state);
         if !is_idle {
             broker.push_ready(part.clone());

@@ -14,7 +14,7 @@ use std::ops::AddAssign;
 
 use bytes::Bytes;
 use milena_client::Outcome;
-use milena_producer::{Delivery, OwnedRecord};
+use milena_producer::{Delivery, OwnedRecord, Producer};
 use milena_testkit::{Cluster, StoredRecord};
 
 use crate::weather::Weather;
@@ -61,6 +61,18 @@ impl History {
 
     pub(crate) fn sent(&mut self, producer: usize, record: OwnedRecord, delivery: Delivery) {
         self.sent.push(Sent { producer, record, delivery });
+    }
+
+    /// Sends a record to every partition, which must be acknowledged: nothing is wrong with the cluster any more, and whatever happened
+    /// has left no partition behind.
+    pub(crate) async fn probe(&mut self, who: usize, producer: &Producer, rng: &mut fastrand::Rng) {
+        for partition in 0..PARTITIONS {
+            let record = OwnedRecord { partition: Some(partition), ..self.next_record(who, rng) };
+            let mut delivery = producer.send(&record).await.unwrap();
+            let end = (&mut delivery).await;
+            assert!(end.is_ok(), "partition {partition} of producer {who} is not sent any more: {end:?}");
+            self.sent(who, record, delivery);
+        }
     }
 
     /// Compares what the producers said with the logs.

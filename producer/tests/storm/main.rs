@@ -68,6 +68,9 @@ async fn storm(seed: u64) -> (Summary, String) {
     }
     // Copies that the network still has arrive after everything else.
     sleep(Duration::from_secs(60)).await;
+    for (who, producer) in producers.iter().enumerate() {
+        history.probe(who, producer, &mut rng).await;
+    }
 
     let summary = history.check(&cluster, &weather).await;
     assert!(cluster.violations().is_empty(), "{:?}", cluster.violations());

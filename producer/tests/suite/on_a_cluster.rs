@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use milena_client::{Client, Error, ErrorKind, Outcome};
-use milena_producer::{Acks, Backlog, Compression, Delivery, OwnedRecord, Producer, ProducerBuilder, Record};
+use milena_producer::{Acks, Backlog, Compression, Delivery, OwnedRecord, Producer, ProducerBuilder, Purge, Record};
 use milena_testkit::{Api, Cluster, ErrorCode, Link, Reaction};
 use tokio::time::{Instant, sleep};
 
@@ -221,6 +221,36 @@ async fn a_frozen_leader_stalls_its_partitions_no_longer_than_the_election_takes
     cluster.heal_all();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(values(&cluster, "orders", 0), numbers(0..6));
+    producer.close(MINUTE).await.unwrap();
+    client.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_whose_records_ended_unsent_is_sent_by_its_next_leader() {
+    let cluster = cluster();
+    let (client, producer) = producer_with(&cluster, |builder| {
+        builder.linger(Duration::ZERO).request_timeout(Duration::from_secs(2)).delivery_timeout(Duration::from_secs(5))
+    })
+    .await;
+    for purges in [true, false] {
+        send(&producer, 0, "before").await.await.unwrap();
+        let old = cluster.partition_info("orders", 0).leader.unwrap();
+        cluster.cut(Link::Clients(old));
+        cluster.disconnect(old);
+        // No connection can be made, and the partition stays in the queue of a broker that nothing is sent to.
+        let unsent = send(&producer, 0, "unsent").await;
+        sleep(Duration::from_secs(1)).await;
+        if purges {
+            producer.purge(Purge::QueuedAndInFlight);
+        }
+        unsent.await.unwrap_err();
+        cluster.move_leader("orders", 0, old % 3 + 1);
+        client.refresh_metadata(milena_client::RefreshReason::Asked);
+        sleep(Duration::from_secs(1)).await;
+        send(&producer, 0, "after").await.await.unwrap();
+        cluster.heal_all();
+    }
+    assert_eq!(values(&cluster, "orders", 0), ["before", "after", "before", "after"]);
     producer.close(MINUTE).await.unwrap();
     client.close().await;
 }
