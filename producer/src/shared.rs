@@ -343,29 +343,37 @@ impl Shared {
             }
             let oldest = state.oldest_new().map(|opened| opened + timeout);
             next = [next, oldest, state.window.next_deadline()].into_iter().flatten().min();
+            let error = (!new.is_empty() || !sent.is_empty()).then(|| self.too_late(&part));
+            if let Some(error) = &error {
+                self.on_records_failed(error);
+            }
             drop(state);
             self.on_notice(&part, notice);
-            if new.is_empty() && sent.is_empty() {
-                continue;
+            if let Some(error) = error {
+                self.fail_new(&part, new, &error);
+                self.fail_sent(&part, sent, &error);
             }
-            let mut text = format!(
-                "the record was not acknowledged within delivery_timeout ({timeout:?}): its partition's leader is down, slow or \
-                 overloaded, or more is sent than it can take."
-            );
-            let trouble = lock(&self.trouble).clone();
-            if let Some(trouble) = &trouble {
-                text = format!("{text} What was wrong last: {trouble}");
-            }
-            let mut error = Error::new(ErrorKind::Timeout, text).with_topic_partition(part.topic_partition());
-            if let Some(trouble) = trouble {
-                error = error.with_source(trouble);
-            }
-            self.fail_new(&part, new, &error);
-            self.fail_sent(&part, sent, &error);
-            self.on_records_failed(&error);
         }
         // A batch that somebody prepares just now could not be taken though its time is over.
         next.map(|next| next.max(now + Duration::from_millis(1)))
+    }
+
+    /// The failure of records that are older than `delivery_timeout`.
+    fn too_late(&self, part: &Part) -> Error {
+        let timeout = self.config.delivery_timeout;
+        let mut text = format!(
+            "the record was not acknowledged within delivery_timeout ({timeout:?}): its partition's leader is down, slow or \
+             overloaded, or more is sent than it can take."
+        );
+        let trouble = lock(&self.trouble).clone();
+        if let Some(trouble) = &trouble {
+            text = format!("{text} What was wrong last: {trouble}");
+        }
+        let error = Error::new(ErrorKind::Timeout, text).with_topic_partition(part.topic_partition());
+        match trouble {
+            Some(trouble) => error.with_source(trouble),
+            None => error,
+        }
     }
 
     /// Fails batches that have not been sent. Returns how many records they had.
@@ -425,7 +433,8 @@ impl Shared {
         self.metrics.on_records_failed(&part.common.metrics, records, self.link.now());
     }
 
-    /// Records have failed: what that means for the transaction, if there is one. Called without any lock held.
+    /// Records have failed: what that means for the transaction, if there is one. Called while their partition is locked that their batch
+    /// was taken from: who commits and does not find it there any more must know of its failure.
     pub(crate) fn on_records_failed(&self, error: &Error) {
         if let Some(transaction) = &self.transaction {
             transaction.on_records_failed(error);

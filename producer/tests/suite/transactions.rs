@@ -3,13 +3,17 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use milena_client::{Client, ErrorKind, GroupMetadata, OffsetAndMetadata, Outcome, TopicPartition};
 use milena_producer::{
-    AbortError, Backlog, CommitError, InitialiseError, Producer, Record, Transaction, TransactionalProducer,
+    AbortError, Acknowledged, Backlog, CommitError, InitialiseError, Interceptor, Producer, Record, Transaction,
+    TransactionalProducer,
 };
 use milena_testkit::{Api, ApiKey, Cluster, ErrorCode, Reaction};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::sleep;
 
 const ID: &str = "payments-1";
@@ -406,5 +410,58 @@ async fn what_a_coordinator_began_before_it_lost_its_place_is_aborted_and_not_le
         drop(whole(producer, "b").await);
         assert_eq!(committed(&cluster).await, ["b"]);
         end(cluster, client).await;
+    }
+}
+
+/// Tells of the first failure, and then keeps the producer's thread until it is let go.
+#[derive(Debug)]
+struct Lingers {
+    failed: UnboundedSender<()>,
+    goes_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Interceptor for Lingers {
+    fn on_acknowledgement(&self, acknowledged: &Acknowledged<'_>) {
+        if acknowledged.result.is_err() {
+            self.failed.send(()).unwrap();
+            // A commit may wait for this, too.
+            let _ = self.goes_on.lock().unwrap().recv_timeout(Duration::from_millis(300));
+        }
+    }
+}
+
+/// On three threads and by the real clock: what fails on one is known to who commits on another as soon as it is not waited for.
+#[test]
+fn no_commit_comes_between_a_record_that_fails_and_the_transaction_that_it_spoils() {
+    for is_answered in [true, false] {
+        let runtime = Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let cluster = cluster(2);
+            let client = connect(&cluster).await;
+            let ((failed, mut has_failed), (go_on, goes_on)) = (unbounded_channel(), mpsc::channel());
+            let producer = Producer::builder(&client)
+                .linger(Duration::ZERO)
+                .request_timeout(Duration::from_millis(200))
+                .delivery_timeout(Duration::from_millis(200))
+                .interceptor(Lingers { failed, goes_on: Mutex::new(goes_on) })
+                .transactional_id(ID)
+                .build()
+                .await
+                .unwrap();
+            let producer = whole(producer, "before").await;
+            let refused = Reaction::Error(ErrorCode::INVALID_RECORD);
+            let reaction = if is_answered { refused } else { Reaction::Drop };
+            let fault = cluster.faults().when(Api::Produce).always().then(reaction);
+            let transaction = producer.begin();
+            drop(transaction.send(&Record::to("orders").partition(0).value("spoilt")).await.unwrap());
+            has_failed.recv().await.unwrap();
+            let committed = transaction.commit().await;
+            drop(go_on);
+            fault.remove();
+            let Err(CommitError::Abortable(transaction, _)) = committed else { panic!("{committed:?}") };
+            drop(transaction.abort().await.unwrap());
+            client.close().await;
+            cluster.shutdown().await;
+        });
     }
 }

@@ -104,22 +104,25 @@ impl Task {
         let mut state = part.lock();
         let answer = state.window.on_answer(ticket, answered.error, now, &mut self.rng);
         self.requeue(part, &mut state, now);
-        drop(state);
         match answer {
             Answer::Written(slot) => {
+                drop(state);
                 let known = |value: i64| (value >= 0).then_some(value);
                 let (base, append_time) = (known(answered.base_offset), known(answered.log_append_time));
                 self.shared.end_batch(part, slot.count, slot.batch, Ending::Written { base, append_time });
             }
             Answer::Failed(slot, outcome) => {
-                self.shared.count_failed(part, slot.count);
                 let error = self.error(part, answered);
-                let ending = Ending::Failed(error.clone().with_outcome(outcome));
-                self.shared.end_batch(part, slot.count, slot.batch, ending);
                 self.shared.on_records_failed(&error);
+                drop(state);
+                self.shared.count_failed(part, slot.count);
+                self.shared.end_batch(part, slot.count, slot.batch, Ending::Failed(error.with_outcome(outcome)));
             }
-            Answer::Split(number) => self.split(part, number, answered, now),
-            Answer::Again | Answer::Ignored => {}
+            Answer::Split(number) => {
+                drop(state);
+                self.split(part, number, answered, now);
+            }
+            Answer::Again | Answer::Ignored => drop(state),
         }
         if answered.error.is_invalid_metadata() {
             self.on_old_metadata(part, answered, produced);
@@ -164,13 +167,15 @@ impl Task {
             let failed = state.window.split(number, []);
             state.window.on_gap();
             self.requeue(part, &mut state, now);
+            let error = self.error(part, answered);
+            if failed.is_some() {
+                self.shared.on_records_failed(&error);
+            }
             drop(state);
             if let Some((count, batch)) = failed {
-                let error = self.error(part, answered);
                 self.shared.count_failed(part, count);
-                let ending = Ending::Failed(error.clone().with_outcome(Outcome::NotWritten));
+                let ending = Ending::Failed(error.with_outcome(Outcome::NotWritten));
                 self.shared.end_batch(part, count, batch, ending);
-                self.shared.on_records_failed(&error);
             }
             return;
         };
