@@ -185,7 +185,8 @@ impl Done {
                 let append_time = self.append_time.load(Ordering::Relaxed);
                 Some(Ok(Placed {
                     partition: self.partition,
-                    offset: (base >= 0).then(|| base + i64::from(index)),
+                    // A broker may say any number; an offset that cannot be is none.
+                    offset: base.checked_add(i64::from(index)).filter(|_| base >= 0),
                     timestamp: (append_time >= 0).then_some(append_time),
                 }))
             }
@@ -330,6 +331,15 @@ mod tests {
         let done = Done::new(0);
         let (_, waker) = task();
         done.complete(written(None));
+        assert_eq!(offset(poll(&mut Delivery::new(done, 2), &waker)), None);
+    }
+
+    #[test]
+    fn a_base_offset_that_no_record_can_have_gives_none() {
+        let done = Done::new(0);
+        let (_, waker) = task();
+        done.complete(written(Some(i64::MAX - 1)));
+        assert_eq!(offset(poll(&mut Delivery::new(done.clone(), 1), &waker)), Some(i64::MAX));
         assert_eq!(offset(poll(&mut Delivery::new(done, 2), &waker)), None);
     }
 

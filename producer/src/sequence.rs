@@ -486,6 +486,11 @@ impl<B> Window<B> {
         self.retry_at = None;
     }
 
+    /// The topic was made anew: nobody knows the producer there, and whatever sequence comes first is taken.
+    pub(crate) fn on_made_anew(&mut self) {
+        self.proven = false;
+    }
+
     /// The transaction is given up: takes out what is not with a broker, with what is known about it. What is with one comes back
     /// with its answer, or with [`on_lost`](Self::on_lost).
     pub(crate) fn drain(&mut self) -> Vec<(Slot<B>, Outcome)> {

@@ -99,13 +99,17 @@ impl Shared {
             return;
         }
         let before = self.topics.get(&known.name);
-        let count = known.partitions.iter().map(|partition| partition.id + 1).max().unwrap_or(0).max(0);
+        let count = topics::count(known.partitions.iter().map(|partition| partition.id));
         if before.is_some() && count == 0 {
             return;
         }
         let mut parts = before.map_or_else(Vec::new, |before| before.parts.clone());
         let ids = before.map_or_else(Arc::default, |before| before.ids.clone());
         let Some(is_made_anew) = topics::take_id(&mut lock(&ids), known.id) else { return };
+        if is_made_anew {
+            // Its leaders do not know the producer, also if there are as many of them.
+            parts.iter().for_each(|part| part.lock().window.on_made_anew());
+        }
         // Whoever says that the same topic has fewer partitions has old news. Without ids nobody can tell.
         if before.is_some_and(|before| count == before.count || (count < before.count && !is_made_anew)) {
             return;

@@ -229,6 +229,15 @@ impl ClusterView for Topic {
     }
 }
 
+/// More partitions than any topic has: brokers, which keep files for each of them, give up far earlier. An index beyond that is a mistake of
+/// whoever says it, and believing it would cost all memory.
+const MOST_PARTITIONS: i32 = 1_000_000;
+
+/// How many partitions a topic has that has those.
+pub(crate) fn count(partitions: impl Iterator<Item = i32>) -> i32 {
+    partitions.filter(|partition| (0..MOST_PARTITIONS).contains(partition)).max().map_or(0, |last| last + 1)
+}
+
 /// Notes the id that a topic is said to have. Returns whether it is another topic than before, and `None` if it is one that is gone.
 pub(crate) fn take_id(ids: &mut Vec<Uuid>, id: Uuid) -> Option<bool> {
     if id.is_nil() || ids.last() == Some(&id) {
@@ -273,6 +282,14 @@ mod tests {
         let sorted = topics.sorted();
         assert_eq!(sorted.len(), 3000);
         assert!(sorted.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn a_partition_that_no_topic_can_have_does_not_count() {
+        assert_eq!(count([2, 0, 1].into_iter()), 3);
+        assert_eq!(count([0, i32::MAX, 2_000_000_000, 1, -1, i32::MIN].into_iter()), 2);
+        assert_eq!(count([-1].into_iter()), 0);
+        assert_eq!(count(std::iter::empty()), 0);
     }
 
     #[test]

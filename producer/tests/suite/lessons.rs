@@ -176,6 +176,27 @@ async fn lesson_4_nothing_is_pipelined_before_the_first_ack_nor_after_a_refusal(
     end(cluster, client, producer).await;
 }
 
+/// The same rule for a topic that is made anew: its leader takes whatever comes first.
+#[tokio::test(start_paused = true)]
+async fn lesson_4_nothing_is_pipelined_to_a_topic_that_was_made_anew_before_its_first_ack() {
+    let cluster = cluster(1);
+    let (client, producer) = producer(&cluster).await;
+    all_written(send_numbers(&producer, 0..5).await).await;
+    cluster.delete_topic("orders");
+    cluster.create_topic("orders", 1);
+    client.refresh_metadata(RefreshReason::Asked);
+    sleep(SECOND).await;
+    let slow = cluster.faults().when(Api::Produce).always().then(Reaction::DelayAnswer(50 * MILLISECOND));
+    let deliveries = send_numbers(&producer, 5..20).await;
+    // The broker serves one after the other, and so does not show what is on its way to it.
+    let in_flight = client.metrics().snapshot().into_iter().find(|(name, _)| name.name == "requests-in-flight");
+    assert_eq!(in_flight.unwrap().1, 1.0);
+    all_written(deliveries).await;
+    slow.remove();
+    assert_eq!(values(&cluster, 0), numbers(5..20));
+    end(cluster, client, producer).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn lesson_5_no_batch_of_the_next_transaction_has_the_epoch_of_the_one_before() {
     let cluster = cluster(3);
