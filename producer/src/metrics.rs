@@ -67,6 +67,22 @@ pub(crate) struct TopicMetrics {
     errors: Sensor,
 }
 
+/// What is counted of a batch that is sent.
+pub(crate) struct SentBatch {
+    records: u32,
+    bytes: usize,
+    raw_bytes: usize,
+    opened: Instant,
+    is_again: bool,
+}
+
+impl SentBatch {
+    /// A batch of so many records; `is_again`: not for the first time.
+    pub(crate) fn of(batch: &Batch, records: u32, is_again: bool) -> Self {
+        Self { records, bytes: batch.bytes, raw_bytes: batch.raw_bytes, opened: batch.opened, is_again }
+    }
+}
+
 /// What one partition holds at a moment: see [`Producer::queues`](crate::Producer::queues).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -165,10 +181,10 @@ impl Metrics {
         self.fill.record(bytes as f64 / batch_size.max(1) as f64, now);
     }
 
-    /// A batch of `count` records is sent, `again` if not for the first time.
-    pub(crate) fn on_batch_sent(&self, topic: &TopicMetrics, batch: &Batch, count: u32, again: bool, now: Instant) {
-        let (records, bytes) = (f64::from(count), batch.bytes as f64);
-        if again {
+    /// A batch is on its way.
+    pub(crate) fn on_batch_sent(&self, topic: &TopicMetrics, batch: &SentBatch, now: Instant) {
+        let (records, bytes) = (f64::from(batch.records), batch.bytes as f64);
+        if batch.is_again {
             self.retries.record(records, now);
             topic.retries.record(records, now);
             return;

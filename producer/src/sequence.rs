@@ -62,6 +62,8 @@ pub(crate) struct Slot<B> {
     pub(crate) count: u32,
     deadline: Instant,
     attempt: u32,
+    /// Its records were on their way before, in it or in a batch that was split.
+    was_sent: bool,
     state: State,
     /// Some attempt of it has no certain answer. Never taken back.
     unknown: bool,
@@ -92,12 +94,13 @@ enum State {
 pub(crate) struct Ticket {
     pub(crate) number: u64,
     attempt: u32,
+    is_again: bool,
 }
 
 impl Ticket {
     /// Whether the batch was sent before.
     pub(crate) fn is_again(self) -> bool {
-        self.attempt > 1
+        self.is_again
     }
 }
 
@@ -262,8 +265,17 @@ impl<B> Window<B> {
         let number = self.next_number;
         self.next_number += 1;
         let sequence = self.take_sequence(count);
-        let slot =
-            Slot { number, sequence, count, deadline, attempt: 0, state: State::Preparing, unknown: false, batch };
+        let slot = Slot {
+            number,
+            sequence,
+            count,
+            deadline,
+            attempt: 0,
+            was_sent: false,
+            state: State::Preparing,
+            unknown: false,
+            batch,
+        };
         let stamp = self.stamp(slot.sequence);
         self.slots.push_back(slot);
         (number, stamp)
@@ -310,7 +322,8 @@ impl<B> Window<B> {
         let slot = self.slot(number)?;
         slot.state = State::Sent;
         slot.attempt += 1;
-        Some((Ticket { number, attempt: slot.attempt }, slot.count, &slot.batch))
+        let is_again = std::mem::replace(&mut slot.was_sent, true);
+        Some((Ticket { number, attempt: slot.attempt, is_again }, slot.count, &slot.batch))
     }
 
     fn slot(&mut self, number: u64) -> Option<&mut Slot<B>> {
@@ -441,7 +454,9 @@ impl<B> Window<B> {
     /// The attempt was not made after all: nothing of it was written to a connection. Gives the batch back if that is its end.
     pub(crate) fn on_unsent(&mut self, ticket: Ticket) -> Option<(Slot<B>, Outcome)> {
         let (index, true) = self.current(ticket)? else { return None };
-        self.slots[index].state = State::Waiting;
+        let slot = &mut self.slots[index];
+        slot.state = State::Waiting;
+        slot.was_sent = ticket.is_again;
         self.drained(index)
     }
 
@@ -617,6 +632,7 @@ impl<B> Window<B> {
                 count,
                 deadline: whole.deadline,
                 attempt: 0,
+                was_sent: true,
                 state: State::Unstamped,
                 unknown: false,
                 batch,

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::accumulator::Part;
 use crate::broker::Broker;
 use crate::config::Acks;
+use crate::metrics::SentBatch;
 use crate::sequence::Ticket;
 use crate::shared::Shared;
 
@@ -89,6 +90,8 @@ struct Entry {
     ticket: Option<Ticket>,
     bytes: Bytes,
     topic_id: Uuid,
+    /// Counted once its request is on its way, which it may not get to be.
+    sent: SentBatch,
 }
 
 /// What became of a partition whose turn it was.

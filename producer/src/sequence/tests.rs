@@ -676,3 +676,18 @@ fn a_batch_that_comes_before_the_markers_of_the_transaction_before_is_sent_again
     let sent = flow.run_with(0);
     assert!(matches!(flow.answer(sent[0].0, OK), Answer::Written(_)));
 }
+
+#[test]
+fn a_batch_that_was_given_back_unsent_was_not_sent_before() {
+    let mut flow = Flow::in_transaction();
+    let sent = flow.run_with(1);
+    assert!(!sent[0].0.is_again());
+    assert!(flow.window.on_unsent(sent[0].0).is_none());
+    let sent = flow.run_with(0);
+    assert!(!sent[0].0.is_again());
+    flow.window.on_lost(sent[0].0, flow.now, &mut flow.rng);
+    flow.now += Duration::from_secs(60);
+    let sent = flow.run_with(0);
+    assert!(flow.window.on_unsent(sent[0].0).is_none());
+    assert!(flow.run_with(0)[0].0.is_again());
+}

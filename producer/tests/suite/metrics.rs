@@ -170,6 +170,21 @@ async fn retries_and_failures_are_counted_by_topic_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_halves_of_a_batch_that_was_split_are_sent_again() {
+    let world = World::start(|builder| builder).await;
+    let too_large = Reaction::Error(ErrorCode::MESSAGE_TOO_LARGE);
+    let fault = world.cluster.faults().when(Api::Produce).nth(1).then(too_large);
+    for _ in 0..4 {
+        world.send("orders", 0, 10).await;
+    }
+    world.producer.flush().await.unwrap();
+    assert_eq!((fault.fired(), world.metric("batch-split-total")), (1, 1.0));
+    assert_eq!((world.metric("record-send-total"), world.topic_metric("record-send-total")), (4.0, 4.0));
+    assert_eq!((world.metric("record-retry-total"), world.topic_metric("record-retry-total")), (4.0, 4.0));
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn queues_say_what_each_partition_holds() {
     let world = World::start(|builder| builder.linger(Duration::from_secs(10))).await;
     world.producer.prepare_topic("orders").await.unwrap();

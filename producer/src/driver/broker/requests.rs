@@ -14,6 +14,7 @@ use crate::accumulator::{Batch, Filling, Notice, Part, PartState};
 use crate::config::Acks;
 use crate::delivery::Ending;
 use crate::driver::prepare;
+use crate::metrics::SentBatch;
 use crate::sequence::{Next, Stamp};
 use crate::transaction::Transactional;
 
@@ -184,16 +185,14 @@ impl Task {
                     if let Some((ticket, count, batch)) = state.window.send(number)
                         && let Some(frozen) = &batch.frozen
                     {
-                        let again = ticket.is_again();
-                        shared.metrics.on_batch_sent(&part.common.metrics, batch, count, again, now);
                         flight.bytes += bytes;
                         flight.records += count;
-                        let bytes = frozen.bytes();
                         flight.entries.push(Entry {
                             part: part.clone(),
                             ticket: Some(ticket),
-                            bytes,
+                            bytes: frozen.bytes(),
                             topic_id: Uuid::nil(),
+                            sent: SentBatch::of(batch, count, ticket.is_again()),
                         });
                     }
                     state.gathered = flight.gather;
@@ -373,6 +372,9 @@ impl Task {
             Some(wire.submit(ApiKey::PRODUCE, version, flexible, chunks, now + shared.config.request_timeout))
         };
         drop(batches);
+        for entry in &flight.entries {
+            shared.metrics.on_batch_sent(&entry.part.common.metrics, &entry.sent, now);
+        }
         flight.version = version;
         flight.sent = now;
         shared.metrics.on_request_sent(flight.records, now);
