@@ -16,7 +16,7 @@ use crate::delivery::{Delivery, Done, Ending};
 use crate::load::Load;
 use crate::metrics::PartitionQueue;
 use crate::pool::{Charge, Pool};
-use crate::sequence::{Next, Window};
+use crate::sequence::{Next, Slot, Window};
 use crate::settings::Common;
 
 /// A partition as the producer sees it. Aligned so that two partitions' locks never share a cache line (or the pair that is fetched
@@ -39,6 +39,9 @@ pub(crate) struct PartState {
     closed_bytes: usize,
     load: Arc<Load>,
     pub(crate) window: Window<Batch>,
+    /// The completions of batches that were taken out and complete once the lock is released: whoever flushes waits for them, too. Those
+    /// that have are forgotten when the next ones come.
+    settling: Vec<Arc<Done>>,
     /// Who sends for this partition now. Kept while there is no leader.
     pub(crate) broker: Option<Arc<Broker>>,
     /// Whether the partition is in a broker's queue already.
@@ -191,6 +194,7 @@ impl Part {
             closed_bytes: 0,
             load: load.clone(),
             window,
+            settling: Vec::new(),
             broker: None,
             queued: false,
             gathered: 0,
@@ -448,6 +452,7 @@ impl PartState {
             expired.extend(self.open.take());
         }
         if !expired.is_empty() {
+            self.settle(expired.iter().map(|filling| &filling.done));
             self.publish_load();
         }
         expired
@@ -478,6 +483,7 @@ impl PartState {
         self.closed_bytes = 0;
         let mut all: Vec<_> = self.closed.drain(..).collect();
         all.extend(self.open.take());
+        self.settle(all.iter().map(|filling| &filling.done));
         self.publish_load();
         all
     }
@@ -495,7 +501,19 @@ impl PartState {
     /// The completions of all records that are not settled.
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Arc<Done>> {
         let new = self.closed.iter().chain(&self.open).map(|filling| &filling.done);
-        self.window.batches().map(|batch| &batch.done).chain(new)
+        let settling = self.settling.iter().filter(|done| !done.is_done());
+        self.window.batches().map(|batch| &batch.done).chain(new).chain(settling)
+    }
+
+    /// Batches have been taken out whose results are told once the lock is released.
+    pub(crate) fn settle<'a>(&mut self, taken: impl IntoIterator<Item = &'a Arc<Done>>) {
+        self.settling.retain(|done| !done.is_done());
+        self.settling.extend(taken.into_iter().cloned());
+    }
+
+    /// As [`settle`](Self::settle), for batches that have left the window.
+    pub(crate) fn settle_sent<'a>(&mut self, taken: impl IntoIterator<Item = &'a (Slot<Batch>, Outcome)>) {
+        self.settle(taken.into_iter().map(|(slot, _)| &slot.batch.done));
     }
 
     /// What it holds now.

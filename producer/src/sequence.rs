@@ -145,6 +145,16 @@ pub(crate) enum Answer<B> {
     Ignored,
 }
 
+impl<B> Answer<B> {
+    /// The batch that has left the window with this answer.
+    pub(crate) fn ended(&self) -> Option<&B> {
+        match self {
+            Self::Written(slot) | Self::Failed(slot, _) => Some(&slot.batch),
+            Self::Again | Self::Split(_) | Self::Ignored => None,
+        }
+    }
+}
+
 /// A client cannot see the broker's `producer.id.expiration.ms` (one day by default): after this long without an ack it does not
 /// count on being remembered.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);

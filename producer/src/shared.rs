@@ -341,6 +341,7 @@ impl Shared {
             let mut state = part.lock();
             let new = now.checked_sub(timeout).map_or_else(Vec::new, |before| state.expire_new(before));
             let sent = state.window.expire(now);
+            state.settle_sent(&sent);
             if !sent.is_empty() {
                 // A gap in the sequence must be closed.
                 state.notify(&mut notice);
@@ -482,6 +483,7 @@ impl Shared {
             state.end_transaction();
             let new = state.abandon_new();
             let sent = state.window.drain();
+            state.settle_sent(&sent);
             pending.extend(state.pending().cloned());
             drop(state);
             given_up_here.push((part, new, sent));
@@ -538,6 +540,7 @@ impl Shared {
             let mut state = part.lock();
             let new = state.abandon_new();
             let sent = state.window.abandon();
+            state.settle_sent(&sent);
             drop(state);
             not_written += self.fail_new(&part, new, &error);
             let (refused, lost) = self.fail_sent(&part, sent, &error);
@@ -556,6 +559,7 @@ impl Shared {
             let mut state = part.lock();
             let new = state.abandon_new();
             let sent = state.window.purge(in_flight);
+            state.settle_sent(&sent);
             if !sent.is_empty() {
                 // A gap in the sequence must be closed.
                 state.notify(&mut notice);

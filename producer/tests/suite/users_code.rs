@@ -7,14 +7,17 @@
 )]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use milena_client::Client;
-use milena_producer::{AsRecord, Backlog, Producer, Record, RecordView};
-use milena_testkit::Cluster;
-use tokio::time::timeout;
+use milena_producer::{Acknowledged, AsRecord, Backlog, Interceptor, Producer, Purge, Record, RecordView};
+use milena_testkit::{Api, Cluster, ErrorCode, Reaction};
+use tokio::time::{sleep, timeout};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
@@ -104,5 +107,51 @@ async fn a_record_that_panics_leaves_its_partition_in_order() {
         let placed = timeout(SECOND, delivery).await.expect("its batch goes out").unwrap();
         assert_eq!(placed.offset, Some(1));
     }
+    end(cluster, client, producer).await;
+}
+
+/// Flushes while it is told of a result.
+#[derive(Debug, Clone, Default)]
+struct Flushes {
+    producer: Arc<Mutex<Option<Producer>>>,
+    has_waited: Arc<Mutex<Vec<bool>>>,
+}
+
+impl Interceptor for Flushes {
+    fn on_acknowledgement(&self, _: &Acknowledged<'_>) {
+        let Some(producer) = self.producer.lock().unwrap().clone() else { return };
+        let poll = pin!(producer.flush()).poll(&mut Context::from_waker(Waker::noop()));
+        self.has_waited.lock().unwrap().push(poll.is_pending());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_waits_for_results_that_are_being_told() {
+    let flushes = Flushes::default();
+    let cluster = Cluster::builder().brokers(1).topic("orders", 1).seed(1).start_in_memory().unwrap();
+    let client = crate::common::client(&cluster, 1).connect().await.unwrap();
+    let builder = Producer::builder(&client).request_timeout(SECOND).delivery_timeout(3 * SECOND);
+    let producer = builder.interceptor(flushes.clone()).build().await.unwrap();
+    producer.prepare_topic("orders").await.unwrap();
+    *flushes.producer.lock().unwrap() = Some(producer.clone());
+    let send = || producer.try_send(&Record::to("orders").value("x")).unwrap();
+    // Written; refused; too late, first at the broker and then behind it; purged.
+    send().await.unwrap();
+    cluster.faults().when(Api::Produce).nth(1).then(Reaction::Error(ErrorCode::INVALID_RECORD));
+    send().await.unwrap_err();
+    let silent = cluster.faults().when(Api::Produce).always().then(Reaction::Drop);
+    let (sent, ()) = (send(), sleep(SECOND / 2).await);
+    let queued = send();
+    sent.await.unwrap_err();
+    queued.await.unwrap_err();
+    silent.remove();
+    let purged = send();
+    producer.purge(Purge::QueuedAndInFlight);
+    purged.await.unwrap_err();
+    // Nothing of that is waited for any more.
+    producer.flush().await.unwrap();
+    *flushes.producer.lock().unwrap() = None;
+    let has_waited = std::mem::take(&mut *flushes.has_waited.lock().unwrap());
+    assert_eq!(has_waited, [true; 5]);
     end(cluster, client, producer).await;
 }

@@ -36,6 +36,7 @@ impl Task {
             let Some(ticket) = entry.ticket else { continue };
             let mut state = entry.part.lock();
             let drained = state.window.on_unsent(ticket);
+            state.settle_sent(&drained);
             self.requeue(&entry.part, &mut state, now);
             drop(state);
             self.shared.fail_drained(&entry.part, drained);
@@ -46,6 +47,7 @@ impl Task {
     fn on_lost_attempt(&mut self, part: &Arc<Part>, ticket: Ticket, now: Instant) {
         let mut state = part.lock();
         let drained = state.window.on_lost(ticket, now, &mut self.rng);
+        state.settle_sent(&drained);
         self.requeue(part, &mut state, now);
         drop(state);
         self.shared.fail_drained(part, drained);
@@ -103,6 +105,7 @@ impl Task {
     ) {
         let mut state = part.lock();
         let answer = state.window.on_answer(ticket, answered.error, now, &mut self.rng);
+        state.settle(answer.ended().map(|batch| &batch.done));
         self.requeue(part, &mut state, now);
         match answer {
             Answer::Written(slot) => {
@@ -165,6 +168,7 @@ impl Task {
         };
         let Some(parts) = parts else {
             let failed = state.window.split(number, []);
+            state.settle(failed.iter().map(|(_, batch)| &batch.done));
             state.window.on_gap();
             self.requeue(part, &mut state, now);
             let error = self.error(part, answered);
@@ -198,6 +202,7 @@ impl Task {
                 let Some(ticket) = entry.ticket else { continue };
                 let mut state = entry.part.lock();
                 let answer = state.window.on_answer(ticket, ErrorCode::NONE, now, &mut self.rng);
+                state.settle(answer.ended().map(|batch| &batch.done));
                 self.requeue(&entry.part, &mut state, now);
                 drop(state);
                 let part = entry.part.clone();

@@ -266,6 +266,7 @@ impl Task {
                         _ => None,
                     };
                     let unknown = state.window.bump(new);
+                    state.settle(unknown.iter().map(|slot| &slot.batch.done));
                     drop(state);
                     tracing::debug!(topic = %part.topic, partition = part.id, unknown = unknown.len(), "a new epoch begins");
                     for slot in unknown {
@@ -390,6 +391,7 @@ impl Task {
             let Some(ticket) = entry.ticket else { continue };
             let mut state = entry.part.lock();
             let drained = state.window.on_unsendable(ticket, now, &mut self.rng);
+            state.settle_sent(&drained);
             self.requeue(&entry.part, &mut state, now);
             drop(state);
             self.shared.fail_drained(&entry.part, drained);
