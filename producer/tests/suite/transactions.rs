@@ -3,13 +3,15 @@
 #![expect(clippy::disallowed_methods, reason = "tests sleep on the paused clock")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-use std::sync::{Mutex, mpsc};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use milena_client::{Client, ErrorKind, GroupMetadata, OffsetAndMetadata, Outcome, TopicPartition};
 use milena_producer::{
-    AbortError, Acknowledged, Backlog, CommitError, InitialiseError, Interceptor, Producer, Record, Transaction,
-    TransactionalProducer,
+    AbortError, Backlog, CommitError, InitialiseError, Producer, Record, Transaction, TransactionalProducer,
 };
 use milena_testkit::{Api, ApiKey, Cluster, ErrorCode, Reaction};
 use tokio::runtime::Builder;
@@ -413,20 +415,17 @@ async fn what_a_coordinator_began_before_it_lost_its_place_is_aborted_and_not_le
     }
 }
 
-/// Tells of the first failure, and then keeps the producer's thread until it is let go.
+/// Woken for a record's result, it tells of that and keeps the producer's thread until it is let go.
 #[derive(Debug)]
 struct Lingers {
     failed: UnboundedSender<()>,
     goes_on: Mutex<mpsc::Receiver<()>>,
 }
 
-impl Interceptor for Lingers {
-    fn on_acknowledgement(&self, acknowledged: &Acknowledged<'_>) {
-        if acknowledged.result.is_err() {
-            self.failed.send(()).unwrap();
-            // A commit may wait for this, too.
-            let _ = self.goes_on.lock().unwrap().recv_timeout(Duration::from_millis(300));
-        }
+impl Wake for Lingers {
+    fn wake(self: Arc<Self>) {
+        self.failed.send(()).unwrap();
+        let _ = self.goes_on.lock().unwrap().recv_timeout(Duration::from_millis(300));
     }
 }
 
@@ -443,7 +442,6 @@ fn no_commit_comes_between_a_record_that_fails_and_the_transaction_that_it_spoil
                 .linger(Duration::ZERO)
                 .request_timeout(Duration::from_millis(200))
                 .delivery_timeout(Duration::from_millis(200))
-                .interceptor(Lingers { failed, goes_on: Mutex::new(goes_on) })
                 .transactional_id(ID)
                 .build()
                 .await
@@ -453,7 +451,9 @@ fn no_commit_comes_between_a_record_that_fails_and_the_transaction_that_it_spoil
             let reaction = if is_answered { refused } else { Reaction::Drop };
             let fault = cluster.faults().when(Api::Produce).always().then(reaction);
             let transaction = producer.begin();
-            drop(transaction.send(&Record::to("orders").partition(0).value("spoilt")).await.unwrap());
+            let mut delivery = transaction.send(&Record::to("orders").partition(0).value("spoilt")).await.unwrap();
+            let waker = Waker::from(Arc::new(Lingers { failed, goes_on: Mutex::new(goes_on) }));
+            assert!(Pin::new(&mut delivery).poll(&mut Context::from_waker(&waker)).is_pending());
             has_failed.recv().await.unwrap();
             let committed = transaction.commit().await;
             drop(go_on);
