@@ -218,6 +218,9 @@ impl fmt::Debug for Spawner {
 pin_project! {
     /// A timer of the client's runtime. Once the client is closed it is over at once: its runtime may be gone, and tokio's own timer panics
     /// when it is asked then.
+    ///
+    /// # Cancel safety
+    /// Polled again after a pause, it is over at the same moment.
     #[derive(Debug)]
     #[must_use = "a timer does nothing unless it is polled"]
     pub struct Sleep {

@@ -232,6 +232,19 @@ pub(crate) async fn changed(cut: &Cut) -> Footprint {
     world.end().await
 }
 
+pub(crate) async fn sleep_until(cut: &Cut) -> Footprint {
+    let world = World::start().await;
+    let owner = world.client.new_owner("test");
+    let until = owner.now() + SECOND;
+    let mut timer = owner.sleep_until(until);
+    cut.of(timer.as_mut()).await;
+    // The same one, which goes on to its end.
+    timer.await;
+    assert!(owner.now() >= until && owner.now() < until + SECOND);
+    drop(owner);
+    world.end().await
+}
+
 fn orders() -> TopicPartition {
     TopicPartition::new(TOPIC, 0)
 }

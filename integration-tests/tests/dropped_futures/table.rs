@@ -9,6 +9,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { call: "client::ClientBuilder::connect", scenario: |cut| Box::pin(client::connect(cut)) },
     Row { call: "client::Client::close", scenario: |cut| Box::pin(client::close(cut)) },
     Row { call: "client::Changes::changed", scenario: |cut| Box::pin(client::changed(cut)) },
+    Row { call: "client::Sleep", scenario: |cut| Box::pin(client::sleep_until(cut)) },
     Row { call: "client::Owner::close", scenario: |cut| Box::pin(client::close_owner(cut)) },
     Row { call: "client::Link::topic", scenario: |cut| Box::pin(client::topic(cut)) },
     Row { call: "client::Link::send", scenario: |cut| Box::pin(client::send(cut)) },
