@@ -19,7 +19,7 @@ pub(crate) struct Broker {
     silent_since: Mutex<Option<Instant>>,
 }
 
-/// Locked after a partition's lock has been released, never inside of it.
+/// No other lock is taken inside of its own, which may be taken inside a partition's: where one is handed to another leader.
 #[derive(Default)]
 pub(crate) struct Queue {
     /// Partitions with something to send, each at most once.
