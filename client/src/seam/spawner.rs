@@ -189,7 +189,7 @@ impl Spawner {
     #[expect(clippy::disallowed_methods, reason = "the seam itself: the timer belongs to the client's runtime")]
     pub fn sleep_until(&self, deadline: Instant) -> Pin<Box<Sleep>> {
         let _context = self.handle.enter();
-        Box::pin(Sleep { timer: tokio::time::sleep_until(deadline), client: self.client().clone() })
+        Box::pin(Sleep { timer: tokio::time::sleep_until(deadline), client: self.client().clone(), has_yielded: false })
     }
 
     /// Whether the client has been closed. (An owner that is closed goes on waiting for its own end.)
@@ -227,6 +227,7 @@ pin_project! {
         #[pin]
         timer: tokio::time::Sleep,
         client: Arc<Live>,
+        has_yielded: bool,
     }
 }
 
@@ -248,10 +249,16 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.client.is_over.load(Ordering::Acquire) {
-            return Poll::Ready(());
+        let timer = self.project();
+        if !timer.client.is_over.load(Ordering::Acquire) {
+            return timer.timer.poll(cx);
         }
-        self.project().timer.poll(cx)
+        // A task that begins to wait again and again is ended by its abort, which it meets only between two polls.
+        if !std::mem::replace(timer.has_yielded, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 }
 

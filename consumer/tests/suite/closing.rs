@@ -80,6 +80,24 @@ async fn a_client_that_is_closed_takes_its_timers_with_it_and_nobody_panics() {
     cluster.shutdown().await;
 }
 
+/// A timer that is over at once must not keep the task busy that waits for it: it would never meet its end. In real time, over TCP.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the test's own limit")]
+async fn a_client_can_be_closed_at_every_moment() {
+    let cluster = Cluster::builder().brokers(1).topic("t", 1).start().await.unwrap();
+    for n in 0..300 {
+        let client = Client::builder(cluster.bootstrap_servers()).connect().await.unwrap();
+        let reader = PartitionConsumer::builder(&client).assign("t", [0], StartAt::Beginning).build().await.unwrap();
+        for _ in 0..n % 7 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::timeout(WAIT * 4, client.close()).await.unwrap_or_else(|_| panic!("close number {n} hangs"));
+        assert_eq!((client.tasks(), client.sockets()), (0, 0));
+        drop(reader);
+    }
+    cluster.shutdown().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn for_ever_is_a_time_to_wait_like_any_other() {
     let world = World::new(Cluster::builder().brokers(1).topic("t", 1)).await;
